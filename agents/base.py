@@ -1,0 +1,296 @@
+"""What every agent has: a policy, an environment, a run folder, checkpoints, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import gymnasium as gym
+
+from ..envs import Rows, TextEnv, as_text_env
+from .config import AgentConfig
+from .engines import Sampling, TorchEngine
+from .evaluation import Evaluation, summarize
+from .interrupts import Interrupts
+from .learner import Learner, checkpoints, load_checkpoint, save_checkpoint
+from .monitor import Monitor, Sample, progress
+from .policy import Policy
+from .rollout import ChainRollout, PromptCursor, episode_seeds
+from .rollout.chain import too_long
+from .warm_start import warm_started
+
+C = TypeVar("C", bound=AgentConfig)
+
+
+class BaseAgent(ABC, Generic[C]):
+    """A policy that learns in an environment. Subclasses define `train_step`.
+
+    Args:
+        model: "tiny" (the built-in policy, warm-started on the environment's demonstrations), a hub id or a folder.
+        env: an environment id, or an environment made with `gym.make`.
+        env_options: arguments of the environment, if `env` is an id: `dict(dataset="gsm8k/train.jsonl")`.
+        eval_env: where `evaluate` takes its problems; by default the test split of `env` if that is an id, else `env` itself.
+        run_dir: where metrics and checkpoints go; by default a new folder below `runs`.
+        console: show progress.
+        options: the fields of `Config`, by name.
+
+    Raises:
+        ValueError, TypeError: for options, models, environments, rewards or datasets that cannot work, before any work is done.
+        OSError: if `run_dir` cannot be written.
+    """
+
+    Config: type[C]
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+
+    def __init__(
+        self,
+        model: str | Path = "tiny",
+        env: str | gym.Env = "MathVerify-v0",
+        *,
+        env_options: Mapping[str, Any] | None = None,
+        eval_env: str | gym.Env | None = None,
+        run_dir: str | Path | None = None,
+        console: bool = True,
+        **options: Any,
+    ) -> None:
+        self.model_name = str(model)
+        self.config: C = self.Config.make(**options).resolved(self.model_name)
+        self.env_is_id = isinstance(env, str)
+        self.env_id = env if isinstance(env, str) else getattr(env.spec, "id", type(env.unwrapped).__name__)
+        self.env_options = dict(env_options or {})
+        self.run_dir = None if run_dir is None else _writable(Path(run_dir))
+        self.console = console
+        self.step = 0
+        self.total_steps = self.config.steps
+        self.sampled_tokens = 0
+
+        tokenizer = {} if self.model_name == "tiny" else {"tokenizer": self.model_name}
+        self.env = as_text_env(env, **(self.env_options | (tokenizer if isinstance(env, str) else {})))
+        self._eval_env = eval_env
+        self.policy = self.load_policy(self.model_name)
+        if self.config.lora_rank:
+            self.policy = self.policy.with_lora(self.config.lora_rank, self.config.lora_alpha, self.config.seed)
+        self._check_prompts()
+        self.engine = TorchEngine(self.policy.model, self.policy.tokenizer)
+        self.prompts = PromptCursor(len(self.env.rows), self.config.seed)
+        self.learner = self.make_learner()
+
+    # What an algorithm defines.
+
+    @abstractmethod
+    def train_step(self) -> tuple[dict[str, float], Sequence[Sample]]:
+        """One step of learning: its metrics, and a few samples to look at."""
+
+    def load_policy(self, model: str) -> Policy:
+        """The policy that learning starts from."""
+        c = self.config
+        if model == "tiny":
+            identity = json.dumps([self.env_id, self.env_options], sort_keys=True, default=repr)
+            policy = warm_started(self.env, identity, c.seed, c.max_tokens)
+            return policy.to(c.dtype, c.device)
+        return Policy.load(model, dtype=c.dtype, device=c.device)
+
+    def make_learner(self) -> Learner:
+        c = self.config
+        return Learner(
+            self.policy,
+            micro_batch_tokens=c.micro_batch_tokens,
+            max_grad_norm=c.max_grad_norm,
+            weight_decay=c.weight_decay,
+            gradient_checkpointing=c.gradient_checkpointing,
+        )
+
+    # What a user calls.
+
+    def learn(self, steps: int | None = None) -> Self:
+        """Make `steps` more steps; by default as many as are left of those asked for before, or of `config.steps`.
+
+        Progress is shown and logged to `run_dir`, where checkpoints are written every `checkpoint_every` steps and at the end. SIGINT
+        and SIGTERM finish the step, leave a checkpoint and end the program; `load(run_dir).learn()` goes on from there.
+        """
+        if steps is not None:
+            self.total_steps = self.step + steps
+        if self.step >= self.total_steps:
+            return self
+        folder = self._open_run()
+        monitor = Monitor(
+            folder,
+            title=f"{type(self).__name__} on {self.env_id}",
+            config=self._description(),
+            total_steps=self.total_steps,
+            first_step=self.step,
+            console=self.console,
+        )
+        with monitor, Interrupts() as interrupts:
+            while self.step < self.total_steps:
+                started = time.perf_counter()
+                metrics, samples = self.train_step()
+                metrics |= {"learning_rate": self.learning_rate, "time/step_s": time.perf_counter() - started}
+                self.step += 1
+                monitor.log(self.step, metrics, samples)
+                over = self.step == self.total_steps or interrupts.received is not None
+                if over or self.step % self.config.checkpoint_every == 0:
+                    self._checkpoint(folder)
+                if interrupts.received is not None:
+                    monitor.message(f"{interrupts.received.name}: stopped after step {self.step}; checkpoint in {folder}")
+                    interrupts.exit()
+        return self
+
+    def evaluate(self, episodes: int = 200, samples: int = 1, temperature: float | None = None) -> Evaluation:
+        """Ask the policy held-out problems: the first `episodes` of the test split in a fixed shuffled order, `samples` times each.
+
+        Args:
+            temperature: of sampling; by default the likeliest tokens are taken (0) for one sample, and 1 for several.
+        """
+        if episodes < 1 or samples < 1:
+            raise ValueError(f"episodes and samples are at least 1, not {episodes} and {samples}")
+        temperature = (0.0 if samples == 1 else 1.0) if temperature is None else temperature
+        env = self._held_out()
+        rows = PromptCursor(len(env.rows), seed=0).draw(min(episodes, len(env.rows)))
+        rollout = self.make_rollout(env)
+        seeds = episode_seeds(0, 0, len(rows), samples)
+        groups = []
+        with progress(f"Evaluating {self.env_id}", len(rows)) as advance:
+            for start in range(0, len(rows), 128):
+                part = slice(start, start + 128)
+                groups += rollout.run(rows[part], seeds[part], Sampling(temperature=temperature))
+                advance(len(rows[part]))
+        return summarize(groups)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the agent to `folder`: its configuration, a checkpoint, and the policy in the form that transformers reads."""
+        folder = _writable(Path(folder))
+        self._describe(folder)
+        self._checkpoint(folder)
+        self.policy.save(folder / "policy")
+
+    @classmethod
+    def load(cls, folder: str | Path, *, env: str | gym.Env | None = None, **overrides: Any) -> Self:
+        """The agent that `save` wrote to `folder`, or the run that was logged there, at its last checkpoint.
+
+        `env` is needed if the agent was made with an environment object. `overrides` are `console`, `env_options` or fields of
+        `Config` to change.
+
+        Raises:
+            ValueError: if there is no agent of this class, or no complete checkpoint.
+        """
+        folder = Path(folder)
+        described = read_description(folder)
+        if described["agent"] != cls.__name__:
+            raise ValueError(f"{folder} holds a {described['agent']} agent, not {cls.__name__}")
+        saved = checkpoints(folder / "checkpoints")
+        if not saved:
+            raise ValueError(f"{folder} has no complete checkpoint: the run was stopped before its first")
+        if env is None and not described["env_is_id"]:
+            raise ValueError(f"{folder} was made with an environment object, {described['env']}: pass env=")
+        known = {"env_options": described["env_options"], "run_dir": None} | described["config"]
+        agent = cls(described["model"], described["env"] if env is None else env, **(known | overrides))
+        agent.run_dir = folder
+        state = load_checkpoint(saved[-1], agent.policy, agent.learner)
+        agent.step, agent.total_steps = state["step"], state["total_steps"]
+        agent.sampled_tokens = state["sampled_tokens"]
+        agent.prompts.load_state(state["prompts"])
+        return agent
+
+    # Helpers.
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step under way."""
+        c = self.config
+        assert c.learning_rate is not None
+        warm_up = min(1.0, (self.step + 1) / c.warmup_steps) if c.warmup_steps else 1.0
+        done = self.step / max(self.total_steps, 1)
+        decay = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[c.schedule]
+        return c.learning_rate * warm_up * decay
+
+    def make_rollout(self, env: TextEnv) -> ChainRollout:
+        c = self.config
+        assert c.max_new_tokens is not None
+        limits = {"max_tokens": c.max_tokens, "max_new_tokens": c.max_new_tokens}
+        return ChainRollout(env, self.engine, self.policy.tokenizer, **limits)
+
+    def _held_out(self) -> TextEnv:
+        if self._eval_env is not None:
+            return as_text_env(self._eval_env)
+        if self.env_is_id:
+            return as_text_env(self.env_id, **(self.env_options | {"split": "test", "tokenizer": self.policy.tokenizer}))
+        return self.env
+
+    def _check_prompts(self) -> None:
+        """Refuse rows whose prompt is too long before any work, without tokenising the short ones."""
+        rows, limit, tokenizer = self.env.rows, self.config.max_tokens, self.policy.tokenizer
+        # A generator of problems makes prompts alike; the rows of a file may be anything.
+        count = len(rows) if isinstance(rows, Rows) else min(len(rows), 100)
+        frame = len(tokenizer.encode_prompt(self.env.opening(rows[0])))
+        for i in range(count):
+            messages = self.env.opening(rows[i])
+            # Hardly a tokenizer makes more tokens than bytes, so that only what comes near the limit has to be counted.
+            if frame + sum(len(m.get("content", "").encode()) for m in messages) >= limit:
+                length = len(tokenizer.encode_prompt(messages))
+                if length >= limit:
+                    where = f" ({rows.where(i)})" if isinstance(rows, Rows) else ""
+                    raise ValueError(too_long(i, length, limit) + where)
+
+    def _open_run(self) -> Path:
+        if self.run_dir is None:
+            stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+            self.run_dir = _writable(Path("runs", f"{type(self).__name__.lower()}-{self.env_id}-{stamp}"))
+        if self.step == 0 and checkpoints(self.run_dir / "checkpoints"):
+            raise ValueError(f"{self.run_dir} holds another run: go on with it by load(), or choose another run_dir")
+        self._describe(self.run_dir)
+        return self.run_dir
+
+    def _describe(self, folder: Path) -> None:
+        temporary = folder / "agent.json.writing"
+        temporary.write_text(json.dumps(self._description(), indent=2, default=repr) + "\n")
+        os.replace(temporary, folder / "agent.json")
+
+    def _description(self) -> dict[str, Any]:
+        packages = ("tokengym", "torch", "transformers", "gymnasium")
+        return {
+            "agent": type(self).__name__,
+            "model": self.model_name,
+            "env": self.env_id,
+            "env_is_id": self.env_is_id,
+            "env_options": self.env_options,
+            "config": dataclasses.asdict(self.config),
+            "versions": {name: version(name) for name in packages},
+        }
+
+    def _checkpoint(self, folder: Path) -> None:
+        state = {"total_steps": self.total_steps, "sampled_tokens": self.sampled_tokens, "prompts": self.prompts.state()}
+        save_checkpoint(folder / "checkpoints", self.step, self.policy, self.learner, state, self.config.keep_checkpoints)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `agent.json` in `folder` says.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    try:
+        return json.loads((folder / "agent.json").read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} holds no agent: there is no agent.json in it") from error
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, f"the output folder cannot be written ({error.strerror})", str(folder)) from error
+    return folder

@@ -1,0 +1,122 @@
+"""The configuration of agents: frozen, documented, and refused when it makes no sense."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from .functional import Aggregation
+from .policy import DType
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """What every agent has."""
+
+    steps: int = 100
+    """Steps of `learn()`: one batch of data each."""
+    seed: int = 0
+    """Everything random follows from it."""
+    learning_rate: float | None = None
+    """Of AdamW. None: 1e-3 for the built-in policy, 1e-5 for LoRA, 1e-6 for other models."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after the warm-up; the last two fall to 0 at the last step."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of matrices; vectors have none."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    micro_batch_tokens: int = 8192
+    """Tokens, padding counted, that go through the model at once in learning. Lower it if memory is short: results stay the same."""
+    dtype: DType = "float32"
+    """Of the weights. With bfloat16, optimiser steps are made on float32 copies."""
+    device: str = "auto"
+    """Where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1, …"""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    lora_rank: int = 0
+    """Rank of the low-rank adapters that learn in place of the weights; 0 trains the weights themselves."""
+    lora_alpha: float = 32.0
+    """Scale of the adapters: their output is multiplied by lora_alpha / lora_rank."""
+    max_tokens: int = 1024
+    """Tokens of an episode, its prompt included; a longer one is truncated."""
+    max_new_tokens: int | None = None
+    """Tokens of a turn; an episode with a longer one is truncated. None: 32 for the built-in policy, 256 for other models."""
+    checkpoint_every: int = 20
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """How many checkpoints are kept, the newest."""
+
+    def __post_init__(self) -> None:
+        self._at_least(0, "steps", "seed", "warmup_steps", "weight_decay", "lora_rank")
+        self._at_least(1, "micro_batch_tokens", "max_tokens", "checkpoint_every", "keep_checkpoints", "max_new_tokens")
+        self._above(0, "learning_rate", "max_grad_norm", "lora_alpha")
+
+    def _at_least(self, least: float, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"{name} is at least {least}, not {value}")
+
+    def _above(self, bound: float, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value > bound:
+                raise ValueError(f"{name} is above {bound}, not {value}")
+
+    @classmethod
+    def make(cls, **options: Any) -> Self:
+        """A configuration from options by name.
+
+        Raises:
+            TypeError: for an unknown option, naming the nearest known one.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise TypeError(f"unknown option {name!r}{hint} Known are {', '.join(known)}")
+        return cls(**options)
+
+    def resolved(self, model: str) -> Self:
+        """With the defaults that depend on the model filled in."""
+        rate = 1e-3 if model == "tiny" else 1e-5 if self.lora_rank else 1e-6
+        new_tokens = 32 if model == "tiny" else 256
+        return dataclasses.replace(
+            self,
+            learning_rate=rate if self.learning_rate is None else self.learning_rate,
+            max_new_tokens=new_tokens if self.max_new_tokens is None else self.max_new_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig(AgentConfig):
+    """What agents that learn from their own samples have besides."""
+
+    prompts_per_step: int = 64
+    """Dataset rows that a step starts from."""
+    group_size: int = 8
+    """Completions of each of them."""
+    temperature: float = 1.0
+    """Of sampling, and of the log-probabilities in the loss."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens that has this much probability."""
+    top_k: int = 0
+    """Sample from this many of the likeliest tokens; 0: from all."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a turn."""
+    epochs: int = 1
+    """Passes over a step's samples."""
+    minibatches: int = 1
+    """Optimiser steps per pass, each on its share of the samples."""
+    aggregation: Aggregation = "token-mean"
+    """How the losses of tokens become one number."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "prompts_per_step", "group_size", "epochs", "minibatches")
+        self._above(0, "temperature")

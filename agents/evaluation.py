@@ -1,0 +1,109 @@
+"""Measuring a policy on held-out problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap
+
+from .rollout import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found. Problems whose verifier abstained on every sample are in no estimate but `mean_length`.
+
+    Attributes:
+        problems: how many were asked.
+        samples: completions of each.
+        pass_at: k → share of the problems that at least one of k samples solves, for k = 1, 2, 4, … up to `samples`; empty if the
+            reward has no part named "correct".
+        reward: mean reward of a completion.
+        mean_length: tokens that the policy wrote per completion.
+        truncated: share of the completions that were cut at a limit.
+        abstained: completions whose verifier could not tell.
+    """
+
+    problems: int
+    samples: int
+    pass_at: dict[int, Estimate]
+    reward: Estimate
+    mean_length: Estimate
+    truncated: float
+    abstained: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """pass@1, or None if the reward does not say what is correct."""
+        return self.pass_at[1].value if self.pass_at else None
+
+    def __str__(self) -> str:
+        lines = [f"{self.problems} problems, {self.samples} sample{'s' * (self.samples > 1)} each (95 % confidence intervals)"]
+        lines += [f"  pass@{k:<7} {estimate}" for k, estimate in self.pass_at.items()]
+        lines += [f"  reward      {self.reward}", f"  length      {self.mean_length} tokens"]
+        lines += [f"  truncated   {self.truncated:.1%}"] if self.truncated else []
+        lines += [f"  abstained   {self.abstained} completions that the verifier could not judge"] if self.abstained else []
+        return "\n".join(lines)
+
+
+def summarize(groups: Sequence[Group]) -> Evaluation:
+    """The estimates for groups of completions, one group for each problem."""
+    trajectories = [t for group in groups for t in group]
+    samples = max(map(len, groups))
+    correct = [[t.score.correct for t in group if t.score.correct is not None] for group in groups]
+    judged = [verdicts for verdicts in correct if verdicts]
+    sizes = [2**i for i in range(samples.bit_length())]
+    return Evaluation(
+        problems=len(groups),
+        samples=samples,
+        pass_at={k: _proportion([pass_at_k(len(v), sum(v), k) for v in judged if len(v) >= k]) for k in sizes if judged},
+        reward=_mean([t.reward for t in trajectories if t.reward is not None]),
+        mean_length=_mean([t.num_actions for t in trajectories]),
+        truncated=float(np.mean([t.episode.stop == "length" for t in trajectories])),
+        abstained=sum(t.score.abstained for t in trajectories),
+    )
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased estimate that at least one of k samples is right if c of n were: 1 − C(n−c, k)/C(n, k) (arXiv 2107.03374, eq. 1).
+
+    Raises:
+        ValueError: unless 0 ≤ c ≤ n and 1 ≤ k ≤ n.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"pass@k needs 0 ≤ c ≤ n and 1 ≤ k ≤ n, not n={n}, c={c}, k={k}")
+    return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+def _proportion(values: Sequence[float]) -> Estimate:
+    """Mean of values in [0, 1] with Wilson's interval: exact for one sample per problem, a little wide for several."""
+    if not values:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    mean = float(np.mean(values))
+    interval = binomtest(round(mean * len(values)), len(values)).proportion_ci(method="wilson")
+    return Estimate(mean, min(float(interval.low), mean), max(float(interval.high), mean))
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    if not values:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    mean = float(np.mean(values))
+    if min(values) == max(values):
+        return Estimate(mean, mean, mean)
+    interval = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    return Estimate(mean, float(interval.low), float(interval.high))

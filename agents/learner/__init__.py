@@ -1,0 +1,18 @@
+"""Learning: batches of token sequences, optimiser steps, checkpoints."""
+
+from .batch import Batch
+from .checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from .sft import demonstration_batch, negative_log_likelihood
+from .update import Learner, Loss, TokenTerms
+
+__all__ = [
+    "Batch",
+    "Learner",
+    "Loss",
+    "TokenTerms",
+    "checkpoints",
+    "demonstration_batch",
+    "load_checkpoint",
+    "negative_log_likelihood",
+    "save_checkpoint",
+]

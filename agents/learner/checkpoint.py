@@ -1,0 +1,77 @@
+"""Checkpoints: written whole or not at all, the last few kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..policy import Policy
+from .update import Learner
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+def save_checkpoint(folder: Path, step: int, policy: Policy, learner: Learner, state: dict[str, Any], keep: int) -> Path:
+    """Write `folder/step-XXXXXXXX` and delete all but the last `keep`.
+
+    It is written under another name, flushed to the disk and renamed: a folder with the final name is complete, whenever the process
+    or the machine was stopped.
+    """
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".writing-{step:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in learner.state().items()}
+    save_file(tensors | {"torch_generator": torch.get_rng_state()}, temporary / "learner.safetensors")
+    weights = {name: p.detach().contiguous().cpu() for name, p in policy.trainable().items()}
+    save_file(weights, temporary / "weights.safetensors")
+    (temporary / "state.json").write_text(json.dumps(state | {"step": step}, indent=2) + "\n")
+    for path in [*temporary.rglob("*"), temporary]:
+        _flush(path)
+    shutil.rmtree(final, ignore_errors=True)
+    os.rename(temporary, final)
+    _flush(folder)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in `folder`, oldest first."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: path.name)
+
+
+def load_checkpoint(path: Path, policy: Policy, learner: Learner) -> dict[str, Any]:
+    """Take weights, optimiser and generators from a checkpoint; returns the rest of its state.
+
+    Raises:
+        ValueError: if the checkpoint's parameters are not the policy's.
+    """
+    weights = load_file(path / "weights.safetensors")
+    own = policy.trainable()
+    if weights.keys() != own.keys():
+        odd = sorted(weights.keys() ^ own.keys())
+        raise ValueError(f"{path} is of another model: {len(odd)} parameters differ, {odd[0]!r} among them")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+    tensors = load_file(path / "learner.safetensors")
+    torch.set_rng_state(tensors.pop("torch_generator"))
+    learner.load_state(tensors)
+    return json.loads((path / "state.json").read_text())
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

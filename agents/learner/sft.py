@@ -1,0 +1,52 @@
+"""Supervised fine-tuning: demonstrations as a batch, and their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...envs import Demonstration, Tokenizer, Transcript
+from ...rewards import Message
+from .batch import Batch
+from .update import TokenTerms
+
+
+def demonstration_batch(demonstrations: Sequence[Demonstration], tokenizer: Tokenizer, max_tokens: int) -> Batch:
+    """Demonstrations as token sequences; the action mask is 1 on the turns of the policy and their end tokens.
+
+    Raises:
+        ValueError: if a demonstration is longer than `max_tokens`.
+    """
+    transcripts = [_transcript(demonstration, tokenizer) for demonstration in demonstrations]
+    longest = max(map(len, transcripts))
+    if longest > max_tokens:
+        raise ValueError(f"a demonstration has {longest} tokens, beyond max_tokens={max_tokens}; raise max_tokens")
+    return Batch.pack(
+        [t.ids for t in transcripts],
+        [t.action_mask for t in transcripts],
+        [t.logprobs for t in transcripts],
+        advantages=torch.ones(len(transcripts)),
+        pad_id=tokenizer.pad_id,
+    )
+
+
+def _transcript(demonstration: Demonstration, tokenizer: Tokenizer) -> Transcript:
+    transcript = Transcript(tokenizer, demonstration.prompt)
+    replies: list[Message] = []
+    for message in demonstration.completion:
+        if message["role"] == "assistant":
+            if replies:
+                transcript.append_reply(replies)
+                replies = []
+            # Ending the turn is an action like the others, and has to be learned.
+            transcript.append_turn([*tokenizer.encode(message["content"]), tokenizer.end_id])
+        else:
+            replies.append(message)
+    return transcript
+
+
+def negative_log_likelihood(terms: TokenTerms) -> tuple[Tensor, dict[str, Tensor]]:
+    """ℓ_t = −log π(a_t | s_t)."""
+    return -terms.logprobs, {}

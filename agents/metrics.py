@@ -1,0 +1,71 @@
+"""What is reported of a step's rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .functional.aggregation import skewness
+from .monitor import Sample
+from .rollout import Group, Trajectory
+
+
+def rollout_metrics(groups: Sequence[Group], advantages: Tensor) -> dict[str, float]:
+    """Rewards, lengths and signal of a step, by the names of the log.
+
+    Args:
+        groups: all groups, those that a filter dropped included.
+        advantages: [n] of the completions that are learned from.
+    """
+    trajectories = [t for group in groups for t in group]
+    rewards = torch.tensor([t.reward for t in trajectories if t.reward is not None], dtype=torch.float32)
+    correct = [t.score.correct for t in trajectories if t.score.correct is not None]
+    metrics = {
+        "reward/mean": _mean(rewards),
+        "reward/std": float(rewards.std()) if len(rewards) > 1 else 0.0,
+        "groups/no_signal": sum(_constant(group) for group in groups) / len(groups),
+        "advantage/mean": _mean(advantages),
+        "advantage/std": float(advantages.std()) if len(advantages) > 1 else 0.0,
+        "advantage/skewness": float(skewness(advantages)),
+        "length/mean": sum(t.num_actions for t in trajectories) / len(trajectories),
+        "length/truncated": sum(t.episode.stop == "length" for t in trajectories) / len(trajectories),
+        "abstained": float(sum(t.score.abstained for t in trajectories)),
+    }
+    if correct:
+        metrics["accuracy"] = sum(correct) / len(correct)
+    names = dict.fromkeys(name for t in trajectories for name in t.score.parts)
+    for name in names:
+        metrics[f"reward/part/{name}"] = _mean(torch.tensor([t.score.parts[name] for t in trajectories if name in t.score.parts]))
+    return metrics
+
+
+def samples_to_show(groups: Sequence[Group], count: int = 4) -> list[Sample]:
+    """The first completion of each of the first `count` groups."""
+    return [_sample(group[0]) for group in groups[:count]]
+
+
+def _sample(t: Trajectory) -> Sample:
+    prompt = "\n".join(m.get("content", "") for m in t.episode.prompt)
+    replies = t.episode.completion
+    completion = replies[0].get("content", "") if len(replies) == 1 else "\n".join(f"{m['role']}: {m.get('content', '')}" for m in replies)
+    return Sample(
+        prompt=prompt,
+        completion=completion,
+        answer="" if t.episode.answer is None else str(t.episode.answer),
+        reward=t.reward,
+        parts=t.score.parts,
+        stop=str(t.episode.stop),
+        num_tokens=t.num_actions,
+        error=t.score.error,
+    )
+
+
+def _constant(group: Group) -> bool:
+    """Whether all completions of a group have the same return, so that there is nothing to learn from comparing them."""
+    return len({t.reward for t in group if t.reward is not None}) < 2
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else 0.0

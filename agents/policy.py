@@ -1,0 +1,161 @@
+"""The policy: a causal language model, its tokenizer and, where one is wanted, its frozen reference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ..envs import ByteTokenizer, Tokenizer, load_tokenizer
+
+DType = Literal["float32", "bfloat16"]
+
+
+class Policy:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        model: a transformers model, or a peft model around one.
+        tokenizer: the model's.
+        name: where it came from.
+    """
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, name: str) -> None:
+        rows = model.get_input_embeddings().num_embeddings
+        if rows < tokenizer.vocab_size:
+            raise ValueError(f"{name}: the tokenizer has {tokenizer.vocab_size} ids, but the model embeds only {rows}")
+        # Dropout would make two passes over the same tokens disagree, and with them the ratio of the policy to itself.
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+
+    @classmethod
+    def load(cls, source: str | Path, *, dtype: DType = "float32", device: str = "auto") -> Policy:
+        """A policy from a hub id or a folder, which may hold a peft adapter.
+
+        Raises:
+            ValueError: if there is no model of that name, or its tokenizer has no end token.
+        """
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        name = str(source)
+        try:
+            adapter = Path(name, "adapter_config.json").is_file()
+            bars = logging.is_progress_bar_enabled()
+            logging.disable_progress_bar()
+            try:
+                # With peft installed, transformers loads the base model of an adapter's folder and the adapter on top of it.
+                model = _load_adapter(name, dtype) if adapter else AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+            finally:
+                if bars:
+                    logging.enable_progress_bar()
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"no model {name!r}: neither a folder that has one nor reachable on the hub ({reason})") from error
+        return cls(model.to(pick_device(device)), load_tokenizer(name), name)
+
+    @classmethod
+    def tiny(cls, seed: int, *, dtype: DType = "float32", device: str = "auto") -> Policy:
+        """The built-in policy with random weights: a Llama of 1.1 M parameters over bytes."""
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        tokenizer = ByteTokenizer()
+        [end] = tokenizer.end_ids
+        config = LlamaConfig(
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_id,
+            bos_token_id=None,
+            eos_token_id=end,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = LlamaForCausalLM(config)
+        return cls(model.to(getattr(torch, dtype)).to(pick_device(device)), tokenizer, "tiny")
+
+    def with_lora(self, rank: int, alpha: float, seed: int) -> Policy:
+        """The same with a low-rank adapter on every linear layer (arXiv 2106.09685); only the adapter learns.
+
+        Raises:
+            ImportError: without peft; the extra `peft` installs it.
+        """
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            raise ImportError('LoRA needs peft: pip install "tokengym[peft]"') from error
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = get_peft_model(self.model, config)
+        return Policy(model, self.tokenizer, self.name)
+
+    def to(self, dtype: DType, device: str) -> Policy:
+        """The same in another precision and on another device."""
+        return Policy(self.model.to(getattr(torch, dtype)).to(pick_device(device)), self.tokenizer, self.name)
+
+    @property
+    def has_adapter(self) -> bool:
+        return hasattr(self.model, "disable_adapter")
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.model.named_parameters()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights (safetensors), configuration and tokenizer in the form that `Policy.load` and transformers read."""
+        self.model.save_pretrained(str(folder), safe_serialization=True)
+        self.tokenizer.save(folder)
+
+
+class Reference:
+    """The policy as it was when this was made: its adapter switched off if it has one, a frozen copy if not."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._adapted = policy.model if policy.has_adapter else None
+        self._copy = None if policy.has_adapter else copy.deepcopy(policy.model).eval().requires_grad_(False)
+
+    @contextmanager
+    def model(self) -> Iterator[Any]:
+        """The model to call, within the context."""
+        model = self._copy if self._adapted is None else self._adapted
+        assert model is not None
+        with nullcontext() if self._adapted is None else self._adapted.disable_adapter():
+            yield model
+
+
+def pick_device(device: str) -> torch.device:
+    """ "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: for a device that torch does not know or does not see here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _load_adapter(folder: str, dtype: DType) -> Any:
+    try:
+        from peft import AutoPeftModelForCausalLM
+    except ImportError as error:
+        raise ImportError(f'{folder} holds a LoRA adapter, which needs peft: pip install "tokengym[peft]"') from error
+    return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=dtype, is_trainable=True)

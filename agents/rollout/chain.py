@@ -1,0 +1,130 @@
+"""Rolling out episodes side by side: one chain of turns each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...envs import TextEnv, Tokenizer, Transcript
+from ...rewards import Score
+from ..engines import Engine, Generation, Request, Sampling
+from .trajectory import Group, Trajectory
+
+
+class Chain:
+    """An episode under way: an environment, and its transcript."""
+
+    def __init__(self, env: TextEnv, tokenizer: Tokenizer, row: int, seed: int, group: int) -> None:
+        self.env = env
+        self.seed = seed
+        self.group = group
+        self.version = 0
+        self.done = False
+        _, info = env.reset(seed=seed, options={"row": row})
+        self.transcript = Transcript(tokenizer, info["messages"])
+        self.prompt_length = len(self.transcript)
+        self.token_rewards: dict[int, float] = {}
+
+    def turn(self, generation: Generation, max_tokens: int) -> None:
+        """Append a sampled turn, and what the environment answers. Mirrors `TokenEnv`, a turn at a time."""
+        if not self.transcript.turns:
+            self.version = generation.version
+        text = self.transcript.append_turn(generation.ids, generation.logprobs)
+        if generation.finish == "length":
+            self.env.truncate(text, num_tokens=len(generation.ids))
+            self.done = True
+            return
+        reply = self.env.transition(text, num_tokens=len(generation.ids))
+        if reply.reward:
+            self.token_rewards[len(self.transcript) - 1] = reply.reward
+        self.done = reply.stop is not None
+        if not self.done:
+            ids = self.transcript.reply_ids(reply.messages)
+            if len(self.transcript) + len(ids) >= max_tokens:
+                self.env.truncate()  # no room for another action: the policy never gets to read the reply
+                self.done = True
+            else:
+                self.transcript.append_reply(reply.messages, ids)
+
+    def trajectory(self, score: Score) -> Trajectory:
+        return Trajectory(
+            ids=self.transcript.ids,
+            action_mask=self.transcript.action_mask,
+            logprobs=self.transcript.logprobs,
+            prompt_length=self.prompt_length,
+            token_rewards=self.token_rewards,
+            episode=self.env.episode,
+            score=score,
+            group=self.group,
+            version=self.version,
+        )
+
+
+class ChainRollout:
+    """Runs groups of episodes over a `TextEnv`: every turn of all unfinished episodes is one batch, and so is the scoring.
+
+    Args:
+        env: the task. It is forked for every episode that runs at the same time, and not touched itself.
+        engine: what samples.
+        tokenizer: the policy's.
+        max_tokens: of an episode, its prompt included.
+        max_new_tokens: of a turn. An episode whose turn reaches either limit is truncated.
+    """
+
+    def __init__(
+        self, env: TextEnv, engine: Engine, tokenizer: Tokenizer, *, max_tokens: int, max_new_tokens: int
+    ) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.max_new_tokens = max_new_tokens
+        self._env = env
+        self._pool: list[TextEnv] = []
+
+    def run(self, rows: Sequence[int], seeds: Sequence[Sequence[int]], sampling: Sampling) -> list[Group]:
+        """One group for each row of the dataset, with one episode for each seed of the row.
+
+        Raises:
+            ValueError: if a row's prompt leaves no room for an answer in `max_tokens`.
+        """
+        count = sum(map(len, seeds))
+        while len(self._pool) < count:
+            self._pool.append(self._env.fork())
+        envs = iter(self._pool)
+        groups = [
+            [Chain(next(envs), self.tokenizer, row, seed, group) for seed in row_seeds]
+            for group, (row, row_seeds) in enumerate(zip(rows, seeds, strict=True))
+        ]
+        chains = [chain for group in groups for chain in group]
+        for row, group in zip(rows, groups):
+            if group[0].prompt_length >= self.max_tokens:
+                raise ValueError(too_long(row, group[0].prompt_length, self.max_tokens))
+
+        # The first turn of a group continues one prompt; from the second on every chain has a prompt of its own.
+        turn = 0
+        active = [group for group in groups if group]
+        while active:
+            requests = [self._request(group, turn) for group in active]
+            for group, generations in zip(active, self.engine.generate(requests, sampling)):
+                for chain, generation in zip(group, generations):
+                    chain.turn(generation, self.max_tokens)
+            active = [[chain] for group in active for chain in group if not chain.done]
+            turn += 1
+
+        scores = self._env.reward.score([chain.env.episode for chain in chains])
+        by_chain = dict(zip(map(id, chains), scores, strict=True))
+        return [[chain.trajectory(by_chain[id(chain)]) for chain in group] for group in groups]
+
+    def _request(self, chains: Sequence[Chain], turn: int) -> Request:
+        prompt = chains[0].transcript.ids
+        return Request(
+            prompt=prompt,
+            seeds=[chain.seed + turn for chain in chains],
+            max_new_tokens=min(self.max_new_tokens, self.max_tokens - len(prompt)),
+        )
+
+
+def too_long(row: int, length: int, max_tokens: int) -> str:
+    return (
+        f"the prompt of row {row} has {length} tokens, which leaves no room for an answer in max_tokens={max_tokens}; "
+        "raise max_tokens or leave such rows out"
+    )

@@ -1,0 +1,47 @@
+"""What a rollout leaves: trajectories, and groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...rewards import Episode, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One episode, token by token.
+
+    Attributes:
+        ids: all tokens, the prompt first.
+        action_mask: 1 where the policy sampled the token.
+        logprobs: the sampler's log-probability of each token at the sampling temperature; 0 where action_mask is 0.
+        prompt_length: tokens before the policy's first.
+        token_rewards: index of a token → a reward that the environment gave there, beside the score of the whole.
+        episode: the same in text.
+        score: the reward's verdict on the episode.
+        group: the number of its group in the step; trajectories of one group share their prompt.
+        version: the engine's weights that sampled it (its first turn).
+    """
+
+    ids: Sequence[int]
+    action_mask: Sequence[int]
+    logprobs: Sequence[float]
+    prompt_length: int
+    token_rewards: dict[int, float]
+    episode: Episode
+    score: Score
+    group: int
+    version: int
+
+    @property
+    def num_actions(self) -> int:
+        return self.episode.num_tokens
+
+    @property
+    def reward(self) -> float | None:
+        """The return: the score and the rewards on the way; None if the reward abstained."""
+        return None if self.score.value is None else self.score.value + sum(self.token_rewards.values())
+
+
+Group = list[Trajectory]

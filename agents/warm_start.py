@@ -1,0 +1,76 @@
+"""The built-in policy's start: a few hundred supervised steps on the environment's own demonstrations, cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+import transformers
+
+from ..envs import TextEnv
+from .learner import Learner, demonstration_batch, negative_log_likelihood
+from .monitor import progress
+from .policy import Policy
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """How long the built-in policy imitates before it learns by itself.
+
+    Long enough to know the form of an answer and to be right now and then, short enough to leave the rest to reinforcement.
+    """
+
+    steps: int = 300
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    warmup_steps: int = 20
+
+
+def warm_started(env: TextEnv, identity: str, seed: int, max_tokens: int, plan: WarmStart = WarmStart()) -> Policy:  # noqa: B008
+    """The tiny policy after `plan` on `env`, from the cache if it was made before.
+
+    `identity` tells environments apart in the cache: its id and arguments. The folder of the cache is `TOKENGYM_CACHE`, or the
+    user's cache directory.
+
+    Raises:
+        ValueError: if the environment has no demonstrations.
+    """
+    versions = (torch.__version__, transformers.__version__)
+    key = json.dumps([identity, seed, max_tokens, asdict(plan), versions], sort_keys=True)
+    name = f"tiny-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+    folder = Path(os.environ.get("TOKENGYM_CACHE") or platformdirs.user_cache_dir("tokengym")) / name
+    if folder.is_dir():
+        return Policy.load(folder, device="cpu")
+    policy = Policy.tiny(seed, device="cpu")
+    imitate(policy, env, seed, max_tokens, plan)
+    # Written under another name and renamed: two programs that warm-start at once do not see each other's halves.
+    temporary = folder.with_name(f"{name}.{os.getpid()}")
+    temporary.mkdir(parents=True, exist_ok=True)
+    policy.save(temporary)
+    (temporary / "warm_start.json").write_text(key + "\n")
+    try:
+        temporary.rename(folder)
+    except OSError:  # another program was faster, with the same result
+        shutil.rmtree(temporary)
+    return policy
+
+
+def imitate(policy: Policy, env: TextEnv, seed: int, max_tokens: int, plan: WarmStart) -> None:
+    """Supervised steps of `policy` on demonstrations of `env`."""
+    demonstrations = env.demonstrations(np.random.default_rng(seed))
+    learner = Learner(policy, weight_decay=0.01)
+    with progress("Warm start: imitating demonstrations", plan.steps) as advance:
+        for step in range(plan.steps):
+            batch = demonstration_batch(list(islice(demonstrations, plan.batch_size)), policy.tokenizer, max_tokens)
+            warm_up = min(1.0, (step + 1) / plan.warmup_steps)
+            decay = 1 - step / plan.steps
+            stats = learner.update(batch, negative_log_likelihood, learning_rate=plan.learning_rate * warm_up * decay)
+            advance(text=f"loss {stats['loss']:.3f}")

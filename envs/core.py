@@ -1,0 +1,247 @@
+"""`TextEnv`: a text-generation task as a Gymnasium environment, one whole turn of the policy per step."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from ..rewards import Episode, Message, Reward, Score, Stop, as_reward
+from .spaces import TextSpace
+from .tokenizers import TokenizerLike, load_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the environment answers to a turn of the policy.
+
+    Attributes:
+        messages: what it says: tool results, feedback, a game's state. Empty when the episode is over.
+        stop: why the episode is over, or None while it goes on.
+        reward: a reward of this turn alone, beside the one that scores the whole episode at its end.
+        info: entries for the `info` of `step`.
+    """
+
+    messages: Sequence[Message] = ()
+    stop: Stop | None = None
+    reward: float = 0.0
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A conversation to imitate: the messages before the policy's first turn, and those from it on."""
+
+    prompt: Sequence[Message]
+    completion: Sequence[Message]
+
+
+class TextEnv(gym.Env[str, str]):
+    """A task in text: the policy acts by writing a whole turn, and sees what it is told as text.
+
+    A new task is a subclass with `messages` (the conversation that a dataset row opens with) and, if it takes more than one
+    turn, `reply`. Data, seeding, limits and rewards are handled here. `tokengym.envs.TokenEnv` makes the token-level MDP of it.
+
+    `step` is `transition` (the task's own dynamics) followed by scoring if the episode is over. Whoever runs many episodes calls
+    `transition` on each and scores all that finished as one batch.
+
+    Args:
+        rows: the dataset, indexable and with a length; each row is a mapping from column to value.
+        reward: what scores an episode at its end: anything that `tokengym.rewards.as_reward` takes.
+        max_turns: after this many turns of the policy an unfinished episode is truncated.
+        system_prompt: a system message before everything else.
+        tokenizer: counts the policy's tokens (`Episode.num_tokens`), and is the vocabulary of the token-level MDP: "bytes", a hub
+            id, a folder or a tokenizer.
+        render_mode: "ansi" makes `render` return the conversation as text.
+
+    Raises:
+        ValueError, TypeError: for an empty dataset, a reward with a wrong signature or return type, or a limit below 1.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 (Gymnasium declares it so)
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        reward: Reward | Callable[..., Any],
+        *,
+        max_turns: int = 1,
+        system_prompt: str | None = None,
+        tokenizer: TokenizerLike = "bytes",
+        render_mode: str | None = None,
+    ) -> None:
+        if len(rows) == 0:
+            raise ValueError("the dataset is empty: an environment needs at least one row")
+        if max_turns < 1:
+            raise ValueError(f"max_turns is at least 1, not {max_turns}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode is None or one of {self.metadata['render_modes']}, not {render_mode!r}")
+        self.rows = rows
+        self.max_turns = max_turns
+        self.system_prompt = system_prompt
+        self.tokenizer = load_tokenizer(tokenizer)
+        self.render_mode = render_mode
+        self.observation_space = TextSpace()
+        self.action_space = TextSpace()
+        self.reward = as_reward(reward, columns=rows[0].keys())
+        self._row: Mapping[str, Any] | None = None
+        self._prompt: list[Message] = []
+        self._completion: list[Message] = []
+        self._num_tokens = 0
+        self._num_turns = 0
+        self._stop: Stop | None = None
+        self.reward.check(self._sample_episode(rows[0]))
+
+    # What a task defines.
+
+    @abstractmethod
+    def messages(self, row: Mapping[str, Any]) -> list[Message]:
+        """The conversation that `row` opens with, before the policy's first turn (without the system prompt)."""
+
+    def answer(self, row: Mapping[str, Any]) -> Any:
+        """The reference answer of `row`, or None."""
+        return row.get("answer")
+
+    def reply(self, text: str) -> Reply:
+        """What the task answers to a turn of the policy. A task of one turn is over."""
+        return Reply(stop=Stop.ANSWERED)
+
+    def demonstration(self, row: Mapping[str, Any]) -> Sequence[Message] | None:
+        """The completion of a perfect player for `row`, from the policy's first turn on, or None if there is none to show."""
+        return None
+
+    # The Gymnasium interface.
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start an episode on a row drawn from the environment's own generator, or on `options={"row": index}`.
+
+        Returns the opening conversation as text, and `info["messages"]`, the same as messages.
+        """
+        super().reset(seed=seed)
+        index = (options or {}).get("row")
+        if index is None:
+            index = int(self.np_random.integers(len(self.rows)))
+        self._row = self.rows[index]
+        self._prompt = self.opening(self._row)
+        self._completion = []
+        self._num_tokens = self._num_turns = 0
+        self._stop = None
+        return text_of(self._prompt), {"messages": list(self._prompt), "row": index}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """The policy says `action`; returns the reply as text, reward, terminated, truncated and info.
+
+        `info` has `stop` ("" while the episode goes on) and, at its end, `score_parts`, `abstained` (the reward could not tell:
+        the reward of the step is 0, and no verdict) and `score_error`.
+        """
+        return self.outcome(self.transition(action))
+
+    def render(self) -> str | None:  # type: ignore[override]
+        if self.render_mode is None:
+            gym.logger.warn("render() was called on an environment made without a render_mode; pass render_mode='ansi'")
+            return None
+        return "\n".join(f"{m['role']}: {m.get('content', '')}" for m in [*self._prompt, *self._completion])
+
+    def close(self) -> None:
+        """Nothing to release: the reward's worker processes are shared, and end with the program or by `env.reward.close()`."""
+
+    # The same in two halves, for rollouts of many episodes.
+
+    def transition(self, text: str, *, num_tokens: int | None = None) -> Reply:
+        """The policy's turn and the task's reply to it, without scoring.
+
+        `num_tokens` is the number of tokens that were sampled for `text`; without it, the tokenizer counts them.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset` and after the end of an episode.
+        """
+        self._policy_said(text, num_tokens)
+        reply = self.reply(text)
+        if reply.stop is None and self._num_turns >= self.max_turns:
+            reply = Reply(stop=Stop.TURNS, reward=reply.reward, info=reply.info)
+        self._completion.extend(reply.messages)
+        self._stop = reply.stop
+        return reply
+
+    def truncate(self, text: str | None = None, *, num_tokens: int = 0, stop: Stop = Stop.LENGTH) -> Reply:
+        """End the episode from outside, at a limit: `text` is the unfinished turn, to which the task does not reply."""
+        if text is not None:
+            self._policy_said(text, num_tokens)
+        self._stop = stop
+        return Reply(stop=stop)
+
+    def outcome(self, reply: Reply) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """What `step` returns for `reply`: the episode is scored if it is over."""
+        info: dict[str, Any] = {"stop": "" if reply.stop is None else str(reply.stop), **reply.info}
+        value = reply.reward
+        if reply.stop is not None:
+            [score] = self.reward.score([self.episode])
+            value += score.value or 0.0
+            info |= {"score_parts": dict(score.parts), "abstained": score.abstained, "score_error": score.error}
+        terminated = reply.stop is Stop.ANSWERED
+        return text_of(reply.messages), value, terminated, reply.stop is not None and not terminated, info
+
+    @property
+    def episode(self) -> Episode:
+        """The episode so far, as a reward sees it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset`.
+        """
+        if self._row is None:
+            raise gym.error.ResetNeeded("there is no episode: call reset() first")
+        return Episode(
+            prompt=tuple(self._prompt),
+            completion=tuple(self._completion),
+            answer=self.answer(self._row),
+            row=self._row,
+            stop=self._stop or Stop.LENGTH,
+            num_tokens=self._num_tokens,
+        )
+
+    def fork(self) -> TextEnv:
+        """An independent copy in the middle of its episode, random state included. Data, tokenizer and reward are shared."""
+        shared = (self.rows, self.reward, self.tokenizer, self.spec)
+        return copy.deepcopy(self, {id(thing): thing for thing in shared})
+
+    # Helpers.
+
+    def opening(self, row: Mapping[str, Any]) -> list[Message]:
+        """All messages before the policy's first turn, the system prompt included."""
+        system: list[Message] = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        return system + self.messages(row)
+
+    def demonstrations(self, rng: np.random.Generator) -> Iterator[Demonstration]:
+        """Demonstrations on rows drawn by `rng`, without end.
+
+        Raises:
+            ValueError: if the task has none to show for a row.
+        """
+        while True:
+            index = int(rng.integers(len(self.rows)))
+            completion = self.demonstration(self.rows[index])
+            if completion is None:
+                raise ValueError(f"{type(self).__name__} has no demonstration for row {index}, so it cannot warm-start a policy")
+            yield Demonstration(self.opening(self.rows[index]), completion)
+
+    def _policy_said(self, text: str, num_tokens: int | None) -> None:
+        if self._row is None or self._stop is not None:
+            raise gym.error.ResetNeeded("the episode is over (or was never begun): call reset() before the next step")
+        self._completion.append({"role": "assistant", "content": text})
+        self._num_turns += 1
+        self._num_tokens += len(self.tokenizer.encode(text)) + 1 if num_tokens is None else num_tokens
+
+    def _sample_episode(self, row: Mapping[str, Any]) -> Episode:
+        completion: tuple[Message, ...] = ({"role": "assistant", "content": ""},)
+        return Episode(prompt=tuple(self.opening(row)), completion=completion, answer=self.answer(row), row=row)
+
+
+def text_of(messages: Sequence[Message]) -> str:
+    """Messages as one text: their contents, a blank line between."""
+    return "\n\n".join(m.get("content", "") for m in messages)
+

@@ -1,0 +1,62 @@
+"""Registering the environments with Gymnasium, at both levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+
+from .core import TextEnv
+from .token_env import TokenEnv
+
+Level = Literal["token", "turn"]
+
+#: Every environment id of the project, and the module whose `make` builds it.
+ENVIRONMENTS = {"MathVerify-v0": "tokengym.envs.tasks.math_verify"}
+
+
+def register_environments() -> None:
+    """Register every id of `ENVIRONMENTS`; `import tokengym` does it."""
+    for env_id, module in ENVIRONMENTS.items():
+        gym.register(id=env_id, entry_point=f"{module}:make")
+
+
+def at_level(env: TextEnv, level: Level, max_tokens: int | None, stop: Sequence[str]) -> gym.Env:
+    """`env` as it is (level "turn"), or the token-level MDP over it (level "token").
+
+    Raises:
+        ValueError: for another level, or for limits in tokens at the turn level, where the policy acts by whole texts.
+    """
+    if level == "token":
+        return TokenEnv(env, max_tokens=256 if max_tokens is None else max_tokens, stop=stop)
+    if level == "turn":
+        if max_tokens is not None or stop:
+            raise ValueError('max_tokens and stop belong to level="token"; at level="turn" an action is a whole text')
+        return env
+    raise ValueError(f"level is one of {', '.join(map(repr, get_args(Level)))}, not {level!r}")
+
+
+def as_text_env(env: str | gym.Env, **options: Any) -> TextEnv:
+    """The `TextEnv` of an environment id (made with `options`) or of an environment of either level.
+
+    Raises:
+        ValueError: for an unknown id, an environment of another kind, or one with wrappers that a rollout would bypass.
+    """
+    if isinstance(env, str):
+        if env not in gym.registry:
+            near = get_close_matches(env, gym.registry, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"no environment {env!r} is registered{hint} Those of TokenGym are {', '.join(ENVIRONMENTS)}")
+        env = gym.make(env, **{"level": "turn"} | options)
+    inner = env
+    while isinstance(inner, gym.Wrapper):
+        if not isinstance(inner, gym.wrappers.PassiveEnvChecker | gym.wrappers.OrderEnforcing):
+            raise ValueError(f"an agent acts on the task itself and would bypass the wrapper {type(inner).__name__}; pass env.unwrapped")
+        inner = inner.env
+    if isinstance(inner, TokenEnv):
+        inner = inner.text_env
+    if not isinstance(inner, TextEnv):
+        raise ValueError(f"agents learn in a TextEnv or a TokenEnv, not in {type(inner).__name__}")
+    return inner

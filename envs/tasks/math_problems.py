@@ -1,0 +1,238 @@
+r"""The built-in problems of `MathVerify-v0`: procedural, offline, and divided into train and test.
+
+Their texts are short, because a policy that reads bytes pays for each: "27+48=?" is answered by "\boxed{75}".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import blake2b
+from math import lcm
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+
+_SIZES = {"train": 100_000, "test": 2_000}
+_TEST_SHARE = 0.1
+
+
+class Problem(NamedTuple):
+    """A problem.
+
+    Attributes:
+        canonical: what makes it this problem, whatever its level: equal for "3+4" and "4+3".
+        question: its text.
+        answer: an integer, or a fraction in lowest terms.
+        steps: the way to the answer as a student would write it, up to the answer itself; often empty.
+    """
+
+    canonical: tuple[Any, ...]
+    question: str
+    answer: Fraction
+    steps: str = ""
+
+
+class Draw:
+    """Random numbers of one row: the Philox stream of its key, from its index on (Salmon et al. 2011, "Parallel Random
+    Numbers: As Easy as 1, 2, 3").
+
+    Raw integers rather than a `numpy.random.Generator`: only those are promised to stay the same in every NumPy version
+    (NEP 19), and held-out problems must stay held out.
+    """
+
+    def __init__(self, key: Sequence[int], index: int):
+        # The index is the counter's high word and the draws advance the low one: no two rows share a number.
+        counter = np.array([0, 0, 0, index], np.uint64)
+        self._raw = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw
+
+    def integer(self, low: int, high: int) -> int:
+        """Uniform in [low, high], both included (but for the remainder of 2^64, far below what could be noticed)."""
+        return low + self._raw() % (high - low + 1)
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        """One of `options`, uniformly."""
+        return options[self.integer(0, len(options) - 1)]
+
+
+def _sum_or_difference(draw: Draw, most: int) -> Problem:
+    a, b, sign = draw.integer(0, most), draw.integer(0, most), draw.choice("+-")
+    if sign == "-" and a < b:
+        a, b = b, a
+    return Problem((sign, *sorted((a, b))), f"{a}{sign}{b}=?", Fraction(a + b if sign == "+" else a - b))
+
+
+def _two_digits(draw: Draw) -> Problem:
+    return _sum_or_difference(draw, 99)
+
+
+def _three_digits(draw: Draw) -> Problem:
+    if draw.integer(0, 2):
+        return _sum_or_difference(draw, 999)
+    a, b = draw.integer(2, 9), draw.integer(10, 99)
+    tens, ones = b // 10 * 10, b % 10
+    question = f"{a}*{b}=?" if draw.integer(0, 1) else f"{b}*{a}=?"
+    return Problem(("*", a, b), question, Fraction(a * b), f"{a * tens}+{a * ones}=" if ones else "")
+
+
+def _fractions(draw: Draw) -> Problem:
+    first, second = sorted((_fraction(draw), _fraction(draw)))
+    sign = draw.choice("+-*")
+    if sign == "-" or draw.integer(0, 1):
+        first, second = second, first
+    (a, b), (c, d) = first.as_integer_ratio(), second.as_integer_ratio()
+    if sign == "*":
+        top, bottom, steps = a * c, b * d, ""
+    else:
+        bottom = lcm(b, d)
+        left, right = a * (bottom // b), c * (bottom // d)
+        top = left + right if sign == "+" else left - right
+        steps = "" if b == d else f"{left}/{bottom}{sign}{right}/{bottom}="
+    answer = Fraction(top, bottom)
+    if answer.denominator != bottom:
+        steps += f"{top}/{bottom}="
+    return Problem((sign, *sorted((first, second))), f"{a}/{b}{sign}{c}/{d}=?", answer, steps)
+
+
+def _fraction(draw: Draw) -> Fraction:
+    """Numerator 1 to 9 over 2 to 12, in lowest terms, and no integer."""
+    while True:
+        fraction = Fraction(draw.integer(1, 9), draw.integer(2, 12))
+        if fraction.denominator > 1:
+            return fraction
+
+
+def _linear_equation(draw: Draw) -> Problem:
+    x, a, b = draw.integer(-12, 12), draw.integer(2, 9), _nonzero(draw, 20)
+    if draw.integer(0, 1):
+        question = f"{_linear(a, b)}={a * x + b}, x=?"
+        return Problem(("ax+b=c", a, b, x), question, Fraction(x), f"{a}x={a * x}, x=")
+    c = draw.choice([k for k in range(1, 10) if k != a])
+    d = a * x + b - c * x
+    steps = f"{_linear(abs(a - c), 0)}={abs(a - c) * x}, x=" if abs(a - c) > 1 else "x="
+    canonical = ("ax+b=cx+d", *sorted(((a, b), (c, d))))
+    return Problem(canonical, f"{_linear(a, b)}={_linear(c, d)}, x=?", Fraction(x), steps)
+
+
+def _two_steps(draw: Draw) -> Problem:
+    kind = draw.integer(0, 3)
+    if kind == 0:  # x/a+b=c
+        a, quotient, b = draw.integer(2, 9), draw.integer(-9, 9), _nonzero(draw, 20)
+        question = f"x/{a}{b:+d}={quotient + b}, x=?"
+        return Problem(("x/a+b=c", a, b, quotient), question, Fraction(a * quotient), f"x/{a}={quotient}, x=")
+    if kind == 1:  # a/(x+b)=c
+        c, bottom, b = draw.integer(2, 9), draw.integer(2, 12), _nonzero(draw, 12)
+        question = f"{c * bottom}/({_linear(1, b)})={c}, x=?"
+        return Problem(("a/(x+b)=c", c, bottom, b), question, Fraction(bottom - b), f"{_linear(1, b)}={bottom}, x=")
+    a, b, c, d = draw.integer(1, 20), draw.integer(1, 20), draw.integer(2, 9), _nonzero(draw, 20)
+    sign = draw.choice("+-")
+    if sign == "-" and a < b:
+        a, b = b, a
+    inner = a + b if sign == "+" else a - b
+    canonical = ("(a+b)*c+d", sign, *sorted((a, b)), c, d)
+    steps = f"{inner}*{c}{d:+d}={inner * c}{d:+d}="
+    return Problem(canonical, f"({a}{sign}{b})*{c}{d:+d}=?", Fraction(inner * c + d), steps)
+
+
+def _nonzero(draw: Draw, most: int) -> int:
+    return draw.integer(1, most) * draw.choice((1, -1))
+
+
+def _linear(a: int, b: int) -> str:
+    """`ax+b` as it is written by hand."""
+    return f"{'' if a == 1 else a}x" + (f"{b:+d}" if b else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A kind of problems: its description in one line, and how one is drawn."""
+
+    description: str
+    draw: Callable[[Draw], Problem]
+
+
+LEVELS: Mapping[int, Level] = {
+    1: Level("sums and differences of integers of up to two digits: 27+48=?", _two_digits),
+    2: Level("the same of up to three digits, and products of one and two digits: 7*48=?", _three_digits),
+    3: Level("sums, differences and products of two fractions: 1/2+3/4=?", _fractions),
+    4: Level("linear equations with x on one side or both: 5x-3=2x+9, x=?", _linear_equation),
+    5: Level("two steps: (3+4)*6-5=?, x/4+3=8, x=? or 20/(x-1)=4, x=?", _two_steps),
+}
+
+
+class MathProblems(Sequence[Mapping[str, Any]]):
+    r"""Generated problems as dataset rows.
+
+    A row is a dict of `question` ("27+48=?"), `answer` ("75", "-3" or "\frac{5}{4}", in lowest terms), `level` and
+    `solution`, a completion as a student would write it, which ends in "\boxed{answer}".
+
+    Row i is a function of (levels, split, i) alone, computed when it is asked for: nothing is stored, and `size` only
+    says where the rows end. Each of `levels` is equally likely. Train and test share no problem, at any levels, even
+    with the operands of a sum exchanged: a hash of the problem puts a tenth of all problems on the side of the test.
+    Within a split a problem can come twice, and does at the lower levels: there are only 10 100 problems of level 1.
+
+    Args:
+        levels: the levels to draw from, keys of `LEVELS`; their order does not matter.
+        split: "train" or "test".
+        size: the number of rows; by default 100 000 for train and 2 000 for test.
+
+    Raises:
+        ValueError: unknown level or split, no levels, or a `size` below 1.
+    """
+
+    columns = ("question", "answer", "level", "solution")
+
+    def __init__(
+        self, levels: int | Sequence[int] = 1, split: Literal["train", "test"] = "train", size: int | None = None
+    ):
+        chosen = {levels} if isinstance(levels, int) else set(levels)
+        if not chosen or not chosen <= set(LEVELS):
+            known = "; ".join(f"{number}: {level.description}" for number, level in LEVELS.items())
+            raise ValueError(f"levels must be one or more of those below, got {levels!r}. {known}")
+        if split not in _SIZES:
+            raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+        if size is not None and size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        self.levels = tuple(level for level in LEVELS if level in chosen)
+        self.split = split
+        self._size = _SIZES[split] if size is None else size
+        digest = _hash(("MathProblems", self.levels, split), 16)
+        self._key = (digest >> 64, digest & (1 << 64) - 1)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(self._size)[index]]
+        draw = Draw(self._key, range(self._size)[index])
+        level = draw.choice(self.levels)
+        problem = LEVELS[level].draw(draw)
+        while _is_test(problem) != (self.split == "test"):
+            problem = LEVELS[level].draw(draw)
+        answer = _latex(problem.answer)
+        solution = f"{problem.steps}\\boxed{{{answer}}}"
+        return {"question": problem.question, "answer": answer, "level": level, "solution": solution}
+
+    def __repr__(self) -> str:
+        return f"MathProblems(levels={self.levels}, split={self.split!r}, size={self._size})"
+
+
+def _is_test(problem: Problem) -> bool:
+    return _hash(problem.canonical, 8) < _TEST_SHARE * 2**64
+
+
+def _hash(value: tuple[Any, ...], size: int) -> int:
+    """Stable between processes and versions: an integer of `size` bytes."""
+    return int.from_bytes(blake2b(repr(value).encode(), digest_size=size).digest(), "big")
+
+
+def _latex(number: Fraction) -> str:
+    if number.denominator == 1:
+        return str(number.numerator)
+    return f"{'-' if number < 0 else ''}\\frac{{{abs(number.numerator)}}}{{{number.denominator}}}"

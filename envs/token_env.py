@@ -1,0 +1,152 @@
+"""`TokenEnv`: the token-level MDP over any `TextEnv`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from .core import Reply, TextEnv
+from .tokenizers import StopStrings
+from .transcript import Transcript
+
+
+class TokenEnv(gym.Env[dict[str, Any], int]):
+    """Text generation as a Markov decision process over tokens.
+
+    ## Description
+    The state is the sequence of tokens so far, an action is the next token, and the transition appends it. An end-of-turn token or
+    a stop string hands the turn to the task, whose reply is appended with action mask 0. With one turn and a discount of 1 this is
+    the contextual bandit of the RLHF literature, written out token by token.
+
+    ## Action Space
+    `Discrete(tokenizer.vocab_size)`: the id of the next token.
+
+    ## Observation Space
+    A dictionary: `tokens`, int32 [max_tokens], filled with the padding id behind `length`; `length`, the number of tokens;
+    `action_mask`, int8 [max_tokens], 1 where the policy sampled the token and 0 where the prompt or the environment wrote it.
+
+    ## Rewards
+    0 for a token within a turn; at the end of a turn the task's reward for that turn, and at the end of the episode its score.
+
+    ## Starting State
+    The opening conversation of a dataset row, as the tokenizer's chat template puts it, up to the opening of the policy's turn.
+
+    ## Episode End
+    Terminated when the task is over; truncated at `max_tokens` tokens (the unfinished text is scored as it is) or at a limit of the
+    task, such as `max_turns`. Never both.
+
+    ## Arguments
+    `env`: the task. `max_tokens`: tokens of an episode, the prompt included. `stop`: strings that end a turn.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 (Gymnasium declares it so)
+
+    def __init__(self, env: TextEnv, *, max_tokens: int = 256, stop: Sequence[str] = ()) -> None:
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens is at least 1, not {max_tokens}")
+        self.text_env = env
+        self.max_tokens = max_tokens
+        self.render_mode = env.render_mode
+        self._stop = StopStrings(env.tokenizer, stop)
+        self._end_ids = env.tokenizer.end_ids
+        self._vocab_size = env.tokenizer.vocab_size
+        self.action_space = gym.spaces.Discrete(self._vocab_size)
+        self.observation_space = gym.spaces.Dict(
+            tokens=gym.spaces.Box(0, self._vocab_size - 1, (max_tokens,), np.int32),
+            length=gym.spaces.Discrete(max_tokens + 1),
+            action_mask=gym.spaces.MultiBinary(max_tokens),
+        )
+        self._tokens = np.empty(max_tokens, np.int32)
+        self._mask = np.empty(max_tokens, np.int8)
+        self._length = 0
+        self._turn: list[int] = []
+        self.transcript: Transcript | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start an episode; `options={"row": index}` chooses the dataset row.
+
+        Raises:
+            ValueError: if the opening conversation leaves no room for an action.
+        """
+        super().reset(seed=seed)
+        _, info = self.text_env.reset(seed=seed, options=options)
+        self.transcript = Transcript(self.text_env.tokenizer, info["messages"])
+        if len(self.transcript) >= self.max_tokens:
+            raise ValueError(
+                f"the prompt of row {info['row']} has {len(self.transcript)} tokens, which leaves no room for an answer in "
+                f"max_tokens={self.max_tokens}; raise max_tokens or leave such rows out"
+            )
+        self._tokens.fill(self.text_env.tokenizer.pad_id)
+        self._mask.fill(0)
+        self._length = 0
+        self._turn = []
+        self._write(self.transcript.ids)
+        return self._observation(), info
+
+    def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Append the token `action`. `info` is empty within a turn, and the task's at the end of one.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset` and after the end of an episode.
+            ValueError: if `action` is no id of the vocabulary.
+        """
+        if self.transcript is None:
+            raise gym.error.ResetNeeded("the episode is over (or was never begun): call reset() before the next step")
+        action = int(action)
+        if not 0 <= action < self._vocab_size:
+            raise ValueError(f"the action {action} is not a token id in [0, {self._vocab_size})")
+        self._tokens[self._length] = action
+        self._mask[self._length] = 1
+        self._length += 1
+        self._turn.append(action)
+        if action in self._end_ids or self._stop.hit(self._turn):
+            return self._end_turn(self.transcript)
+        if self._length == self.max_tokens:
+            text = self.transcript.append_turn(self._turn)
+            return self._finish(self.text_env.truncate(text, num_tokens=len(self._turn)))
+        return self._observation(), 0.0, False, False, {}
+
+    def _end_turn(self, transcript: Transcript) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        text = transcript.append_turn(self._turn)
+        reply = self.text_env.transition(text, num_tokens=len(self._turn))
+        self._turn = []
+        if reply.stop is not None:
+            return self._finish(reply)
+        ids = transcript.reply_ids(reply.messages)
+        if self._length + len(ids) >= self.max_tokens:
+            # The reply leaves no room for another action. It is not shown: the policy never gets to read it.
+            return self._finish(self.text_env.truncate(), turn_reward=reply.reward)
+        transcript.append_reply(reply.messages, ids)
+        self._write(ids)
+        _, reward, _, _, info = self.text_env.outcome(reply)
+        return self._observation(), reward, False, False, info
+
+    def _finish(self, reply: Reply, turn_reward: float = 0.0) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        _, reward, terminated, truncated, info = self.text_env.outcome(reply)
+        self.transcript = None
+        return self._observation(), reward + turn_reward, terminated, truncated, info
+
+    def _write(self, ids: Sequence[int]) -> None:
+        self._tokens[self._length : self._length + len(ids)] = ids
+        self._length += len(ids)
+
+    def _observation(self) -> dict[str, Any]:
+        return {"tokens": self._tokens.copy(), "length": np.int64(self._length), "action_mask": self._mask.copy()}
+
+    def fork(self) -> TokenEnv:
+        """An independent copy in the middle of its episode, random state included. Data, tokenizer and reward are shared."""
+        env = self.text_env
+        shared = (env.rows, env.reward, env.tokenizer, env.spec, self.spec, self.action_space, self.observation_space)
+        return copy.deepcopy(self, {id(thing): thing for thing in shared})
+
+    def render(self) -> str | None:  # type: ignore[override]
+        if self.render_mode is None:
+            return self.text_env.render()
+        return self.text_env.tokenizer.decode_all(self._tokens[: self._length].tolist())
+
+    def close(self) -> None:
+        self.text_env.close()

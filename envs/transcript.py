@@ -1,0 +1,90 @@
+"""The only place where text becomes tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..rewards import Message
+from .tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn of the policy: `transcript.ids[start:end]`, its end token included if it sampled one."""
+
+    start: int
+    end: int
+
+
+class Transcript:
+    """A conversation as the policy sees it, token by token.
+
+    Sampled ids are kept exactly as they were sampled: decoding and encoding them again may give others, whose log-probabilities
+    nobody has. What the environment says is appended as the ids that the chat template puts after the policy's turn.
+
+    Attributes:
+        ids: all tokens.
+        action_mask: 1 where the policy sampled the token, 0 where the prompt or the environment wrote it.
+        logprobs: the sampler's log-probability of each token; 0 where action_mask is 0.
+        turns: where the policy's turns are.
+        messages: the conversation so far.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.tools = tools
+        self.messages = list(messages)
+        self.ids = tokenizer.encode_prompt(messages, tools)
+        self.action_mask = [0] * len(self.ids)
+        self.logprobs = [0.0] * len(self.ids)
+        self.turns: list[Turn] = []
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_actions(self) -> int:
+        """Tokens that the policy sampled."""
+        return sum(turn.end - turn.start for turn in self.turns)
+
+    def append_turn(self, ids: Sequence[int], logprobs: Sequence[float] | None = None) -> str:
+        """Append a turn as it was sampled and return its text. Without `logprobs` they count as 0.
+
+        Raises:
+            ValueError: if `ids` and `logprobs` differ in length.
+        """
+        logprobs = [0.0] * len(ids) if logprobs is None else logprobs
+        if len(ids) != len(logprobs):
+            raise ValueError(f"a turn of {len(ids)} tokens came with {len(logprobs)} log-probabilities")
+        self.turns.append(Turn(len(self.ids), len(self.ids) + len(ids)))
+        self.ids.extend(ids)
+        self.action_mask.extend([1] * len(ids))
+        self.logprobs.extend(logprobs)
+        text = self.tokenizer.decode(ids)
+        self.messages.append({"role": "assistant", "content": text})
+        return text
+
+    def reply_ids(self, reply: Sequence[Message]) -> list[int]:
+        """The ids that follow the policy's last turn when the environment says `reply`, up to the opening of the next turn.
+
+        Raises:
+            ValueError: if the last message is not the policy's.
+        """
+        if not self.turns or self.messages[-1]["role"] != "assistant":
+            raise ValueError("the environment replies to a turn of the policy, but the last message is not the policy's")
+        ids = self.tokenizer.encode_reply(self.messages[:-1], reply, self.tools)
+        last = self.turns[-1]
+        ended = last.end > last.start and self.ids[-1] in self.tokenizer.end_ids
+        if ended and ids and ids[0] in self.tokenizer.end_ids:
+            return ids[1:]  # the policy sampled the end of its turn: it stands in the transcript already, with mask 1
+        return ids
+
+    def append_reply(self, reply: Sequence[Message], ids: Sequence[int] | None = None) -> None:
+        """Append what the environment says; `ids` are its `reply_ids` if the caller has them already."""
+        ids = self.reply_ids(reply) if ids is None else ids
+        self.messages.extend(reply)
+        self.ids.extend(ids)
+        self.action_mask.extend([0] * len(ids))
+        self.logprobs.extend([0.0] * len(ids))
