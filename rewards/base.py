@@ -60,9 +60,7 @@ class Reward(ABC):
             return
         if not isinstance(scores, list) or len(scores) != 1 or not isinstance(scores[0], Score):
             name = type(self).__name__
-            raise TypeError(
-                f"{name}.score must return a list with one Score per episode, but returned a {_show(scores)}"
-            )
+            raise TypeError(f"{name}.score must return a list with one Score per episode, but returned {_show(scores)}")
 
     def close(self) -> None:  # noqa: B027  (most rewards hold nothing)
         """Let go of what the reward holds (processes, models). The default holds nothing."""
@@ -99,7 +97,7 @@ def as_reward(obj: Reward | Callable[..., Any], columns: Collection[str] | None 
         raise TypeError(f"{obj.__name__} is a class: pass an instance, {obj.__name__}()")
     elif not callable(obj):
         hint = ". To combine rewards, pass Sum(first, second, …)" if isinstance(obj, list | tuple | Mapping) else ""
-        raise TypeError(f"a reward is a function or a Reward, not a {_show(obj)}{hint}")
+        raise TypeError(f"a reward is a function or a Reward, not {_show(obj)}{hint}")
     elif not _TRL_NAMES.isdisjoint(_Parameters(obj).names):
         reward = TRLReward(obj)
     else:
@@ -202,7 +200,7 @@ class FunctionReward(_Wrapped):
         except TypeError:
             raise TypeError(
                 f"reward {self._name}() must return a number, bool, dict of numbers, Score or None, "
-                f"but returned a {_show(result)}"
+                f"but returned {_show(result)}"
             ) from None
         # Not fsum, which raises where infinities meet.
         return self._unless_infinite(Score(float(sum(parts.values())), parts))
@@ -279,7 +277,7 @@ class TRLReward(_Wrapped):
         length = f" of {len(values)}" if isinstance(values, list | tuple) else ""
         raise TypeError(
             f"reward {self._name}() must return a list of {count} numbers, one per completion (None to abstain), "
-            f"but returned a {_show(result, length)}"
+            f"but returned {_show(result, length)}"
         )
 
     def _hint(self, error: Exception) -> str:
@@ -411,4 +409,4 @@ def _number(value: Any) -> float:
 
 def _show(value: Any, note: str = "") -> str:
     text = repr(value)
-    return f"{type(value).__name__}{note}: {text[:80]}{'…' if len(text) > 80 else ''}"
+    return f"{text[:80]}{'…' if len(text) > 80 else ''} ({type(value).__name__}{note})"

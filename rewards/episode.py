@@ -77,8 +77,8 @@ class Score:
     """A reward's verdict on one episode.
 
     Attributes:
-        value: the reward, or None if the reward abstained: it could not tell (a verifier that timed out, a function that
-            raised). An abstained episode is left out of training and counted; it is never a silent 0.
+        value: the reward, or None if the reward abstained: it could not tell (a verifier that timed out, a function
+            that raised). An abstained episode is left out of training and counted; it is never a silent 0.
         parts: every component by name, for the log. A part named "correct" (1 or 0) is what accuracies are computed
             from.
         steps: process rewards, if the reward gives any.

@@ -172,8 +172,7 @@ def _verifier(timeout: float, workers: int | None) -> _Verifier:
 
 
 def _as_text(answer: str | numbers.Number) -> str:
-    """A reference answer as text. 14.0 is "14" (a column of whole numbers that was read as floats), and 1e-07
-    "0.0000001"."""
+    """A reference answer as text: 14.0 as "14" (columns of whole numbers are often read as floats), 1e-07 in full."""
     if not isinstance(answer, float):
         return str(answer)
     return str(int(answer)) if answer.is_integer() else f"{Decimal(repr(float(answer))):f}"

@@ -43,7 +43,8 @@ class TensorBoard:
             if first_step == 0:
                 for earlier in run_dir.glob(self._path.name):
                     earlier.unlink()
-            self._writer = SummaryWriter(str(run_dir), purge_step=first_step + 1 if first_step else None)
+            # A new run needs a purge step as well: TensorBoard's Python loader purges from a run's second one on.
+            self._writer = SummaryWriter(str(run_dir), purge_step=first_step + 1)
             _, start, _ = hparams(self._config, {})
             self._add_summaries(start)
             self._writer.add_text("config", _code(json.dumps(config, indent=2, default=str)), first_step)
