@@ -23,8 +23,8 @@ C = TypeVar("C", bound=OnPolicyConfig)
 
 
 class Agent(BaseAgent[C], Generic[C]):
-    """An on-policy agent. An algorithm is a subclass that names its parts and nothing else: which groups to keep, which advantage,
-    which loss."""
+    """An on-policy agent. An algorithm is a subclass that names its parts and nothing else: which groups to keep, which
+    advantage, which loss."""
 
     # The parts of an algorithm.
 
@@ -34,7 +34,8 @@ class Agent(BaseAgent[C], Generic[C]):
 
     @abstractmethod
     def advantages(self, rewards: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
-        """Advantages [B] of B completions from their rewards [B], the numbers of their groups [B] and whether the reward could tell [B]."""
+        """Advantages [B] of B completions: from their rewards [B], the numbers of their groups [B] and whether the reward
+        could tell [B] (bool)."""
 
     @abstractmethod
     def loss(self, terms: TokenTerms) -> tuple[Tensor, dict[str, Tensor]]:
@@ -46,7 +47,8 @@ class Agent(BaseAgent[C], Generic[C]):
         c = self.config
         started = time.perf_counter()
 
-        # Dataset rows → TextEnv.reset → Transcript → Engine.generate → TextEnv.transition → … → Episode → Reward.score → groups.
+        # Dataset rows → TextEnv.reset → Transcript → Engine.generate → TextEnv.transition → … → Episode → Reward.score
+        # → groups.
         rows = self.prompts.draw(c.prompts_per_step)
         seeds = episode_seeds(c.seed, self.step, c.prompts_per_step, c.group_size)
         sampling = Sampling(c.temperature, c.top_p, c.top_k, tuple(c.stop))

@@ -38,13 +38,15 @@ class BaseAgent(ABC, Generic[C]):
         model: "tiny" (the built-in policy, warm-started on the environment's demonstrations), a hub id or a folder.
         env: an environment id, or an environment made with `gym.make`.
         env_options: arguments of the environment, if `env` is an id: `dict(dataset="gsm8k/train.jsonl")`.
-        eval_env: where `evaluate` takes its problems; by default the test split of `env` if that is an id, else `env` itself.
+        eval_env: where `evaluate` takes its problems; by default the test split of `env` if that is an id, else `env`
+            itself.
         run_dir: where metrics and checkpoints go; by default a new folder below `runs`.
         console: show progress.
         options: the fields of `Config`, by name.
 
     Raises:
-        ValueError, TypeError: for options, models, environments, rewards or datasets that cannot work, before any work is done.
+        ValueError, TypeError: for options, models, environments, rewards or datasets that cannot work, before any work
+        is done.
         OSError: if `run_dir` cannot be written.
     """
 
@@ -115,8 +117,9 @@ class BaseAgent(ABC, Generic[C]):
     def learn(self, steps: int | None = None) -> Self:
         """Make `steps` more steps; by default as many as are left of those asked for before, or of `config.steps`.
 
-        Progress is shown and logged to `run_dir`, where checkpoints are written every `checkpoint_every` steps and at the end. SIGINT
-        and SIGTERM finish the step, leave a checkpoint and end the program; `load(run_dir).learn()` goes on from there.
+        Progress is shown and logged to `run_dir`, where checkpoints are written every `checkpoint_every` steps and at
+        the end. SIGINT and SIGTERM finish the step, leave a checkpoint and end the program; `load(run_dir).learn()`
+        goes on from there.
         """
         if steps is not None:
             self.total_steps = self.step + steps
@@ -142,12 +145,15 @@ class BaseAgent(ABC, Generic[C]):
                 if over or self.step % self.config.checkpoint_every == 0:
                     self._checkpoint(folder)
                 if interrupts.received is not None:
-                    monitor.message(f"{interrupts.received.name}: stopped after step {self.step}; checkpoint in {folder}")
+                    monitor.message(
+                        f"{interrupts.received.name}: stopped after step {self.step}; checkpoint in {folder}"
+                    )
                     interrupts.exit()
         return self
 
     def evaluate(self, episodes: int = 200, samples: int = 1, temperature: float | None = None) -> Evaluation:
-        """Ask the policy held-out problems: the first `episodes` of the test split in a fixed shuffled order, `samples` times each.
+        """Ask the policy held-out problems: the first `episodes` of the test split in a fixed shuffled order, `samples`
+        times each.
 
         Args:
             temperature: of sampling; by default the likeliest tokens are taken (0) for one sample, and 1 for several.
@@ -178,8 +184,8 @@ class BaseAgent(ABC, Generic[C]):
     def load(cls, folder: str | Path, *, env: str | gym.Env | None = None, **overrides: Any) -> Self:
         """The agent that `save` wrote to `folder`, or the run that was logged there, at its last checkpoint.
 
-        `env` is needed if the agent was made with an environment object. `overrides` are `console`, `env_options` or fields of
-        `Config` to change.
+        `env` is needed if the agent was made with an environment object. `overrides` are `console`, `env_options` or
+        fields of `Config` to change.
 
         Raises:
             ValueError: if there is no agent of this class, or no complete checkpoint.
@@ -224,7 +230,9 @@ class BaseAgent(ABC, Generic[C]):
         if self._eval_env is not None:
             return as_text_env(self._eval_env)
         if self.env_is_id:
-            return as_text_env(self.env_id, **(self.env_options | {"split": "test", "tokenizer": self.policy.tokenizer}))
+            return as_text_env(
+                self.env_id, **(self.env_options | {"split": "test", "tokenizer": self.policy.tokenizer})
+            )
         return self.env
 
     def _check_prompts(self) -> None:
@@ -269,8 +277,14 @@ class BaseAgent(ABC, Generic[C]):
         }
 
     def _checkpoint(self, folder: Path) -> None:
-        state = {"total_steps": self.total_steps, "sampled_tokens": self.sampled_tokens, "prompts": self.prompts.state()}
-        save_checkpoint(folder / "checkpoints", self.step, self.policy, self.learner, state, self.config.keep_checkpoints)
+        state = {
+            "total_steps": self.total_steps,
+            "sampled_tokens": self.sampled_tokens,
+            "prompts": self.prompts.state(),
+        }
+        save_checkpoint(
+            folder / "checkpoints", self.step, self.policy, self.learner, state, self.config.keep_checkpoints
+        )
 
 
 def read_description(folder: Path) -> dict[str, Any]:

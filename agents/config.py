@@ -30,7 +30,7 @@ class AgentConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     micro_batch_tokens: int = 8192
-    """Tokens, padding counted, that go through the model at once in learning. Lower it if memory is short: results stay the same."""
+    """Tokens, padding counted, that go through the model at once in learning. Less takes less memory; results stay."""
     dtype: DType = "float32"
     """Of the weights. With bfloat16, optimiser steps are made on float32 copies."""
     device: str = "auto"
@@ -44,7 +44,7 @@ class AgentConfig:
     max_tokens: int = 1024
     """Tokens of an episode, its prompt included; a longer one is truncated."""
     max_new_tokens: int | None = None
-    """Tokens of a turn; an episode with a longer one is truncated. None: 32 for the built-in policy, 256 for other models."""
+    """Tokens of a turn; an episode with a longer one is truncated. None: 32 for the built-in policy, else 256."""
     checkpoint_every: int = 20
     """Steps between checkpoints."""
     keep_checkpoints: int = 2

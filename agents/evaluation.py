@@ -31,8 +31,8 @@ class Evaluation:
     Attributes:
         problems: how many were asked.
         samples: completions of each.
-        pass_at: k → share of the problems that at least one of k samples solves, for k = 1, 2, 4, … up to `samples`; empty if the
-            reward has no part named "correct".
+        pass_at: k → share of the problems that at least one of k samples solves, for k = 1, 2, 4, … up to `samples`;
+            empty if the reward has no part named "correct".
         reward: mean reward of a completion.
         mean_length: tokens that the policy wrote per completion.
         truncated: share of the completions that were cut at a limit.
@@ -53,11 +53,15 @@ class Evaluation:
         return self.pass_at[1].value if self.pass_at else None
 
     def __str__(self) -> str:
-        lines = [f"{self.problems} problems, {self.samples} sample{'s' * (self.samples > 1)} each (95 % confidence intervals)"]
+        lines = [
+            f"{self.problems} problems, {self.samples} sample{'s' * (self.samples > 1)} each (95 % confidence intervals)"
+        ]
         lines += [f"  pass@{k:<7} {estimate}" for k, estimate in self.pass_at.items()]
         lines += [f"  reward      {self.reward}", f"  length      {self.mean_length} tokens"]
         lines += [f"  truncated   {self.truncated:.1%}"] if self.truncated else []
-        lines += [f"  abstained   {self.abstained} completions that the verifier could not judge"] if self.abstained else []
+        lines += (
+            [f"  abstained   {self.abstained} completions that the verifier could not judge"] if self.abstained else []
+        )
         return "\n".join(lines)
 
 
@@ -71,7 +75,9 @@ def summarize(groups: Sequence[Group]) -> Evaluation:
     return Evaluation(
         problems=len(groups),
         samples=samples,
-        pass_at={k: _proportion([pass_at_k(len(v), sum(v), k) for v in judged if len(v) >= k]) for k in sizes if judged},
+        pass_at={
+            k: _proportion([pass_at_k(len(v), sum(v), k) for v in judged if len(v) >= k]) for k in sizes if judged
+        },
         reward=_mean([t.reward for t in trajectories if t.reward is not None]),
         mean_length=_mean([t.num_actions for t in trajectories]),
         truncated=float(np.mean([t.episode.stop == "length" for t in trajectories])),
@@ -80,7 +86,8 @@ def summarize(groups: Sequence[Group]) -> Evaluation:
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased estimate that at least one of k samples is right if c of n were: 1 − C(n−c, k)/C(n, k) (arXiv 2107.03374, eq. 1).
+    """Unbiased estimate that at least one of k samples is right if c of n were: 1 − C(n−c, k)/C(n, k) (arXiv
+    2107.03374, eq. 1).
 
     Raises:
         ValueError: unless 0 ≤ c ≤ n and 1 ≤ k ≤ n.

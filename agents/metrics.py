@@ -37,7 +37,9 @@ def rollout_metrics(groups: Sequence[Group], advantages: Tensor) -> dict[str, fl
         metrics["accuracy"] = sum(correct) / len(correct)
     names = dict.fromkeys(name for t in trajectories for name in t.score.parts)
     for name in names:
-        metrics[f"reward/part/{name}"] = _mean(torch.tensor([t.score.parts[name] for t in trajectories if name in t.score.parts]))
+        metrics[f"reward/part/{name}"] = _mean(
+            torch.tensor([t.score.parts[name] for t in trajectories if name in t.score.parts])
+        )
     return metrics
 
 
@@ -49,7 +51,11 @@ def samples_to_show(groups: Sequence[Group], count: int = 4) -> list[Sample]:
 def _sample(t: Trajectory) -> Sample:
     prompt = "\n".join(m.get("content", "") for m in t.episode.prompt)
     replies = t.episode.completion
-    completion = replies[0].get("content", "") if len(replies) == 1 else "\n".join(f"{m['role']}: {m.get('content', '')}" for m in replies)
+    completion = (
+        replies[0].get("content", "")
+        if len(replies) == 1
+        else "\n".join(f"{m['role']}: {m.get('content', '')}" for m in replies)
+    )
     return Sample(
         prompt=prompt,
         completion=completion,
@@ -63,7 +69,7 @@ def _sample(t: Trajectory) -> Sample:
 
 
 def _constant(group: Group) -> bool:
-    """Whether all completions of a group have the same return, so that there is nothing to learn from comparing them."""
+    """Whether all completions of a group have the same return: comparing them teaches nothing."""
     return len({t.reward for t in group if t.reward is not None}) < 2
 
 

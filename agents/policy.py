@@ -53,14 +53,19 @@ class Policy:
             bars = logging.is_progress_bar_enabled()
             logging.disable_progress_bar()
             try:
-                # With peft installed, transformers loads the base model of an adapter's folder and the adapter on top of it.
-                model = _load_adapter(name, dtype) if adapter else AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+                # With peft installed, transformers loads the base model of an adapter's folder and the adapter on top
+                # of it.
+                model = (
+                    _load_adapter(name, dtype) if adapter else AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+                )
             finally:
                 if bars:
                     logging.enable_progress_bar()
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"no model {name!r}: neither a folder that has one nor reachable on the hub ({reason})") from error
+            raise ValueError(
+                f"no model {name!r}: neither a folder that has one nor reachable on the hub ({reason})"
+            ) from error
         return cls(model.to(pick_device(device)), load_tokenizer(name), name)
 
     @classmethod
@@ -97,7 +102,9 @@ class Policy:
             from peft import LoraConfig, get_peft_model
         except ImportError as error:
             raise ImportError('LoRA needs peft: pip install "tokengym[peft]"') from error
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+        )  # type: ignore[arg-type]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = get_peft_model(self.model, config)
@@ -118,7 +125,7 @@ class Policy:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors), configuration and tokenizer in the form that `Policy.load` and transformers read."""
+        """Write weights (safetensors), configuration and tokenizer, as `Policy.load` and transformers read them."""
         self.model.save_pretrained(str(folder), safe_serialization=True)
         self.tokenizer.save(folder)
 

@@ -25,7 +25,8 @@ from .policy import Policy
 class WarmStart:
     """How long the built-in policy imitates before it learns by itself.
 
-    Long enough to know the form of an answer and to be right now and then, short enough to leave the rest to reinforcement.
+    Long enough to know the form of an answer and to be right now and then, short enough to leave the rest to
+    reinforcement.
     """
 
     steps: int = 300
@@ -34,11 +35,11 @@ class WarmStart:
     warmup_steps: int = 20
 
 
-def warm_started(env: TextEnv, identity: str, seed: int, max_tokens: int, plan: WarmStart = WarmStart()) -> Policy:  # noqa: B008
+def warm_started(env: TextEnv, identity: str, seed: int, max_tokens: int, plan: WarmStart = WarmStart()) -> Policy:
     """The tiny policy after `plan` on `env`, from the cache if it was made before.
 
-    `identity` tells environments apart in the cache: its id and arguments. The folder of the cache is `TOKENGYM_CACHE`, or the
-    user's cache directory.
+    `identity` tells environments apart in the cache: its id and arguments. The folder of the cache is `TOKENGYM_CACHE`,
+    or the user's cache directory.
 
     Raises:
         ValueError: if the environment has no demonstrations.

@@ -1,4 +1,4 @@
-"""Environments: text-generation tasks as Markov decision processes, by whole turns (`TextEnv`) or by tokens (`TokenEnv`)."""
+"""Environments: text generation as Markov decision processes, by whole turns (`TextEnv`) or by tokens (`TokenEnv`)."""
 
 from .core import Demonstration, Reply, TextEnv
 from .datasets import Rows, load_rows

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ..rewards import Episode, Message, Reward, Score, Stop, as_reward
+from ..rewards import Episode, Message, Reward, Stop, as_reward
 from .spaces import TextSpace
 from .tokenizers import TokenizerLike, load_tokenizer
 
@@ -44,19 +44,20 @@ class Demonstration:
 class TextEnv(gym.Env[str, str]):
     """A task in text: the policy acts by writing a whole turn, and sees what it is told as text.
 
-    A new task is a subclass with `messages` (the conversation that a dataset row opens with) and, if it takes more than one
-    turn, `reply`. Data, seeding, limits and rewards are handled here. `tokengym.envs.TokenEnv` makes the token-level MDP of it.
+    A new task is a subclass with `messages` (the conversation that a dataset row opens with) and, if it takes more than
+    one turn, `reply`. Data, seeding, limits and rewards are handled here. `tokengym.envs.TokenEnv` makes the
+    token-level MDP of it.
 
-    `step` is `transition` (the task's own dynamics) followed by scoring if the episode is over. Whoever runs many episodes calls
-    `transition` on each and scores all that finished as one batch.
+    `step` is `transition` (the task's own dynamics) followed by scoring if the episode is over. Whoever runs many
+    episodes calls `transition` on each and scores all that finished as one batch.
 
     Args:
         rows: the dataset, indexable and with a length; each row is a mapping from column to value.
         reward: what scores an episode at its end: anything that `tokengym.rewards.as_reward` takes.
         max_turns: after this many turns of the policy an unfinished episode is truncated.
         system_prompt: a system message before everything else.
-        tokenizer: counts the policy's tokens (`Episode.num_tokens`), and is the vocabulary of the token-level MDP: "bytes", a hub
-            id, a folder or a tokenizer.
+        tokenizer: counts the policy's tokens (`Episode.num_tokens`), and is the vocabulary of the token-level MDP:
+            "bytes", a hub id, a folder or a tokenizer.
         render_mode: "ansi" makes `render` return the conversation as text.
 
     Raises:
@@ -112,7 +113,7 @@ class TextEnv(gym.Env[str, str]):
         return Reply(stop=Stop.ANSWERED)
 
     def demonstration(self, row: Mapping[str, Any]) -> Sequence[Message] | None:
-        """The completion of a perfect player for `row`, from the policy's first turn on, or None if there is none to show."""
+        """The completion of a perfect player for `row`, from the policy's first turn on; None if there is none to show."""
         return None
 
     # The Gymnasium interface.
@@ -136,8 +137,8 @@ class TextEnv(gym.Env[str, str]):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """The policy says `action`; returns the reply as text, reward, terminated, truncated and info.
 
-        `info` has `stop` ("" while the episode goes on) and, at its end, `score_parts`, `abstained` (the reward could not tell:
-        the reward of the step is 0, and no verdict) and `score_error`.
+        `info` has `stop` ("" while the episode goes on) and, at its end, `score_parts`, `abstained` (the reward could
+        not tell: the reward of the step is 0, and no verdict) and `score_error`.
         """
         return self.outcome(self.transition(action))
 
@@ -226,7 +227,9 @@ class TextEnv(gym.Env[str, str]):
             index = int(rng.integers(len(self.rows)))
             completion = self.demonstration(self.rows[index])
             if completion is None:
-                raise ValueError(f"{type(self).__name__} has no demonstration for row {index}, so it cannot warm-start a policy")
+                raise ValueError(
+                    f"{type(self).__name__} has no demonstration for row {index}, so it cannot warm-start a policy"
+                )
             yield Demonstration(self.opening(self.rows[index]), completion)
 
     def _policy_said(self, text: str, num_tokens: int | None) -> None:
@@ -244,4 +247,3 @@ class TextEnv(gym.Env[str, str]):
 def text_of(messages: Sequence[Message]) -> str:
     """Messages as one text: their contents, a blank line between."""
     return "\n\n".join(m.get("content", "") for m in messages)
-

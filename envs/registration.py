@@ -48,12 +48,16 @@ def as_text_env(env: str | gym.Env, **options: Any) -> TextEnv:
         if env not in gym.registry:
             near = get_close_matches(env, gym.registry, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"no environment {env!r} is registered{hint} Those of TokenGym are {', '.join(ENVIRONMENTS)}")
+            raise ValueError(
+                f"no environment {env!r} is registered{hint} Those of TokenGym are {', '.join(ENVIRONMENTS)}"
+            )
         env = gym.make(env, **{"level": "turn"} | options)
     inner = env
     while isinstance(inner, gym.Wrapper):
         if not isinstance(inner, gym.wrappers.PassiveEnvChecker | gym.wrappers.OrderEnforcing):
-            raise ValueError(f"an agent acts on the task itself and would bypass the wrapper {type(inner).__name__}; pass env.unwrapped")
+            raise ValueError(
+                f"an agent acts on the task itself and would bypass the wrapper {type(inner).__name__}; pass env.unwrapped"
+            )
         inner = inner.env
     if isinstance(inner, TokenEnv):
         inner = inner.text_env

@@ -18,26 +18,29 @@ class TokenEnv(gym.Env[dict[str, Any], int]):
     """Text generation as a Markov decision process over tokens.
 
     ## Description
-    The state is the sequence of tokens so far, an action is the next token, and the transition appends it. An end-of-turn token or
-    a stop string hands the turn to the task, whose reply is appended with action mask 0. With one turn and a discount of 1 this is
-    the contextual bandit of the RLHF literature, written out token by token.
+    The state is the sequence of tokens so far, an action is the next token, and the transition appends it. An
+    end-of-turn token or a stop string hands the turn to the task, whose reply is appended with action mask 0. With one
+    turn and a discount of 1 this is the contextual bandit of the RLHF literature, written out token by token.
 
     ## Action Space
     `Discrete(tokenizer.vocab_size)`: the id of the next token.
 
     ## Observation Space
-    A dictionary: `tokens`, int32 [max_tokens], filled with the padding id behind `length`; `length`, the number of tokens;
-    `action_mask`, int8 [max_tokens], 1 where the policy sampled the token and 0 where the prompt or the environment wrote it.
+    A dictionary: `tokens`, int32 [max_tokens], filled with the padding id behind `length`; `length`, the number of
+    tokens; `action_mask`, int8 [max_tokens], 1 where the policy sampled the token and 0 where the prompt or the
+    environment wrote it.
 
     ## Rewards
-    0 for a token within a turn; at the end of a turn the task's reward for that turn, and at the end of the episode its score.
+    0 for a token within a turn; at the end of a turn the task's reward for that turn, and at the end of the episode its
+    score.
 
     ## Starting State
-    The opening conversation of a dataset row, as the tokenizer's chat template puts it, up to the opening of the policy's turn.
+    The opening conversation of a dataset row, as the tokenizer's chat template puts it, up to the opening of the
+    policy's turn.
 
     ## Episode End
-    Terminated when the task is over; truncated at `max_tokens` tokens (the unfinished text is scored as it is) or at a limit of the
-    task, such as `max_turns`. Never both.
+    Terminated when the task is over; truncated at `max_tokens` tokens (the unfinished text is scored as it is) or at a
+    limit of the task, such as `max_turns`. Never both.
 
     ## Arguments
     `env`: the task. `max_tokens`: tokens of an episode, the prompt included. `stop`: strings that end a turn.
@@ -66,7 +69,9 @@ class TokenEnv(gym.Env[dict[str, Any], int]):
         self._turn: list[int] = []
         self.transcript: Transcript | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start an episode; `options={"row": index}` chooses the dataset row.
 
         Raises:
@@ -125,7 +130,9 @@ class TokenEnv(gym.Env[dict[str, Any], int]):
         _, reward, _, _, info = self.text_env.outcome(reply)
         return self._observation(), reward, False, False, info
 
-    def _finish(self, reply: Reply, turn_reward: float = 0.0) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def _finish(
+        self, reply: Reply, turn_reward: float = 0.0
+    ) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         _, reward, terminated, truncated, info = self.text_env.outcome(reply)
         self.transcript = None
         return self._observation(), reward + turn_reward, terminated, truncated, info

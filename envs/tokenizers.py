@@ -1,6 +1,7 @@
 """Tokenizers as the project uses them: text to ids and back, and conversations to ids.
 
-`ByteTokenizer` needs no files and no network; `ChatTokenizer` wraps any transformers tokenizer, with or without a chat template.
+`ByteTokenizer` needs no files and no network; `ChatTokenizer` wraps any transformers tokenizer, with or without a chat
+template.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ class Tokenizer(ABC):
     ) -> list[int]:
         """The ids between the last character of the policy's turn and the first token of its next one.
 
-        `history` is the conversation before the turn, `reply` the messages that follow it. With an empty `reply` these are
-        the ids that close the turn. The first id is the template's end of turn, if it has one: a caller whose policy has
-        sampled an end token itself leaves that id out.
+        `history` is the conversation before the turn, `reply` the messages that follow it. With an empty `reply` these
+        are the ids that close the turn. The first id is the template's end of turn, if it has one: a caller whose
+        policy has sampled an end token itself leaves that id out.
         """
 
     @abstractmethod
@@ -65,8 +66,8 @@ class Tokenizer(ABC):
 class ByteTokenizer(Tokenizer):
     """UTF-8 bytes, and a few special ids for the structure of a conversation.
 
-    A message is `<role> bytes <end>`; the policy's turn opens with `<assistant>`. Text cannot forge a special token, because
-    conversations are put together from ids and never from a string that is parsed again.
+    A message is `<role> bytes <end>`; the policy's turn opens with `<assistant>`. Text cannot forge a special token,
+    because conversations are put together from ids and never from a string that is parsed again.
     """
 
     SPECIAL = ("<pad>", "<end>", "<system>", "<user>", "<assistant>", "<tool>")
@@ -123,8 +124,8 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}assistant:\n{% endif %}"
 )
 
-# Stands for the policy's turn when a template is asked what follows it. Templates strip, split and rewrite what an assistant
-# said; a plain word passes through all of them.
+# Stands for the policy's turn when a template is asked what follows it. Templates strip, split and rewrite what an
+# assistant # said; a plain word passes through all of them.
 _TURN = "TokenGymTurn"
 
 
@@ -132,8 +133,8 @@ class ChatTokenizer(Tokenizer):
     """A transformers tokenizer, with its chat template or, where it has none, a plain one (`PLAIN_TEMPLATE`).
 
     Raises:
-        ValueError: if nothing can end the policy's turn: the tokenizer has no `eos_token`, and its chat template closes a turn
-            with no special token.
+        ValueError: if nothing can end the policy's turn: the tokenizer has no `eos_token`, and its chat template closes
+            a turn with no special token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -185,7 +186,9 @@ class ChatTokenizer(Tokenizer):
         text = self._render([*history, turn, *reply], tools, opening=bool(reply))
         before, found, after = text.rpartition(_TURN)
         if not found or _TURN in before:
-            raise ValueError(f"the chat template of {self.name!r} does not render an assistant's message as it was written")
+            raise ValueError(
+                f"the chat template of {self.name!r} does not render an assistant's message as it was written"
+            )
         return self.encode(after)
 
     def save(self, folder: str | Path) -> None:
@@ -221,7 +224,9 @@ def _load_named(name: str) -> Tokenizer:
         return ChatTokenizer(AutoTokenizer.from_pretrained(name))
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"no tokenizer {name!r}: neither a folder that has one nor reachable on the hub ({reason})") from error
+        raise ValueError(
+            f"no tokenizer {name!r}: neither a folder that has one nor reachable on the hub ({reason})"
+        ) from error
 
 
 class StopStrings:
@@ -232,8 +237,8 @@ class StopStrings:
             raise ValueError(f"stop strings are a sequence of non-empty strings, not {strings!r}")
         self.strings = tuple(strings)
         self._tokenizer = tokenizer
-        # A token has at least one byte, so a string of n bytes lies within the last n tokens. Four more complete a character
-        # of several bytes that the window would otherwise cut at its left edge.
+        # A token has at least one byte, so a string of n bytes lies within the last n tokens. Four more complete a
+        # character # of several bytes that the window would otherwise cut at its left edge.
         self._window = max((len(s.encode()) for s in self.strings), default=0) + 4
 
     def hit(self, turn: Sequence[int]) -> bool:

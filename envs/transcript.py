@@ -21,8 +21,9 @@ class Turn:
 class Transcript:
     """A conversation as the policy sees it, token by token.
 
-    Sampled ids are kept exactly as they were sampled: decoding and encoding them again may give others, whose log-probabilities
-    nobody has. What the environment says is appended as the ids that the chat template puts after the policy's turn.
+    Sampled ids are kept exactly as they were sampled: decoding and encoding them again may give others, whose
+    log-probabilities nobody has. What the environment says is appended as the ids that the chat template puts after the
+    policy's turn.
 
     Attributes:
         ids: all tokens.
@@ -67,13 +68,16 @@ class Transcript:
         return text
 
     def reply_ids(self, reply: Sequence[Message]) -> list[int]:
-        """The ids that follow the policy's last turn when the environment says `reply`, up to the opening of the next turn.
+        """The ids that follow the policy's last turn when the environment says `reply`, up to the opening of the next
+        turn.
 
         Raises:
             ValueError: if the last message is not the policy's.
         """
         if not self.turns or self.messages[-1]["role"] != "assistant":
-            raise ValueError("the environment replies to a turn of the policy, but the last message is not the policy's")
+            raise ValueError(
+                "the environment replies to a turn of the policy, but the last message is not the policy's"
+            )
         ids = self.tokenizer.encode_reply(self.messages[:-1], reply, self.tools)
         last = self.turns[-1]
         ended = last.end > last.start and self.ids[-1] in self.tokenizer.end_ids

@@ -169,6 +169,8 @@ class WorkerPool:
                     try:
                         return self._zygote.fork()
                     except _ZygoteDied:
+                        # Busy workers belong to the calls that wait for them, which see their end and close them.
+                        self._zygote.workers.intersection_update(self._idle)
                         self._end_zygote()
                         raise
                 if not block:

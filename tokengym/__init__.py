@@ -1,6 +1,7 @@
 """TokenGym: Gymnasium environments for text generation, with pluggable rewards, and the agents that learn in them.
 
-`import tokengym` registers the environments with Gymnasium. `tokengym.agents` needs torch and is imported when it is first used.
+`import tokengym` registers the environments with Gymnasium. `tokengym.agents` needs torch and is imported when it is
+first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: `tokengym train`, `eval`, `envs` and `agents`. Options are generated from the configurations' dataclasses."""
+"""The command line: `tokengym train`, `eval`, `envs` and `agents`. Options come from the configurations' dataclasses."""
 
 from __future__ import annotations
 
@@ -143,14 +143,22 @@ def _train(args: list[str]) -> None:
     flat = tyro.conf.OmitArgPrefixes
     form = dataclasses.make_dataclass(
         "Train",
-        [("run", Annotated[Run, flat]), ("task", Annotated[Task, flat]), ("agent", Annotated[agent_class.Config, flat])],  # type: ignore[name-defined]
+        [
+            ("run", Annotated[Run, flat]),
+            ("task", Annotated[Task, flat]),
+            ("agent", Annotated[agent_class.Config, flat]),
+        ],  # type: ignore[name-defined]
         frozen=True,
     )
     form.__doc__ = f"{agent_class.summary} ({agent_class.paper})."
     given: Any = _parse(form, f"tokengym train {args[0]}", args[1:])
     run: Run = given.run
     if run.resume is not None:
-        others = [a for a in args[1:] if a.startswith("--") and a.split("=")[0] not in ("--resume", "--json", "--eval-episodes")]
+        others = [
+            a
+            for a in args[1:]
+            if a.startswith("--") and a.split("=")[0] not in ("--resume", "--json", "--eval-episodes")
+        ]
         if others:
             raise UsageError(f"--resume goes on with the run's own options; leave {others[0]} out")
         agent = _refused(lambda: agent_class.load(run.resume))  # type: ignore[arg-type]
@@ -170,7 +178,9 @@ def _train_and_report(agent: BaseAgent, run: Run) -> None:
     first_step, first_tokens = agent.step, agent.sampled_tokens
     before = agent.evaluate(run.eval_episodes) if run.eval_episodes else None
     if before is not None:
-        print(f"before training: {_accuracy(before.accuracy, before.reward.value)} on {before.problems} held-out problems")
+        print(
+            f"before training: {_accuracy(before.accuracy, before.reward.value)} on {before.problems} held-out problems"
+        )
     learning = time.perf_counter()
     _refused(agent.learn)
     learned = time.perf_counter() - learning
@@ -179,7 +189,9 @@ def _train_and_report(agent: BaseAgent, run: Run) -> None:
         print(f"after training:  {_accuracy(after.accuracy, after.reward.value)} on {after.problems} held-out problems")
     seconds = time.perf_counter() - started
     tokens = agent.sampled_tokens - first_tokens
-    print(f"{agent.step - first_step} steps and {tokens:,} sampled tokens in {seconds:.0f} s; run folder {agent.run_dir}")
+    print(
+        f"{agent.step - first_step} steps and {tokens:,} sampled tokens in {seconds:.0f} s; run folder {agent.run_dir}"
+    )
     _write_json(
         run.json,
         {
@@ -220,8 +232,6 @@ def _eval(args: list[str]) -> None:
 
 
 def _envs(args: list[str]) -> None:
-    import gymnasium as gym
-
     from .envs import ENVIRONMENTS, as_text_env
 
     _no_options("envs", args)
@@ -230,7 +240,7 @@ def _envs(args: list[str]) -> None:
         doc = type(as_text_env(env_id)).__doc__ or ""
         table.add_row(env_id, doc.strip().splitlines()[0])
     Console().print(table)
-    print(f'\ngym.make(ID) is the token-level MDP, gym.make(ID, level="turn") one turn per step (Gymnasium {gym.__version__})')
+    print('\ngym.make(ID) makes the token-level MDP, gym.make(ID, level="turn") the one with a whole turn per step')
 
 
 def _agents(args: list[str]) -> None:

@@ -31,7 +31,8 @@ class GRPOConfig(OnPolicyConfig):
         super().__post_init__()
         if self.group_size < 2:
             raise ValueError(
-                f"group_size is at least 2 for GRPO, not {self.group_size}: it compares the completions of a prompt with each other"
+                f"group_size is at least 2 for GRPO, not {self.group_size}: "
+                "it compares the completions of a prompt with each other"
             )
         self._above(0, "clip_low", "clip_high")
         self._at_least(0, "kl_coef")
@@ -55,7 +56,9 @@ class GRPO(Agent[GRPOConfig]):
 
     def loss(self, terms: TokenTerms) -> tuple[Tensor, dict[str, Tensor]]:
         c = self.config
-        losses, clipped = policy_gradient_clip(terms.logprobs, terms.old_logprobs, terms.advantages, c.clip_low, c.clip_high)
+        losses, clipped = policy_gradient_clip(
+            terms.logprobs, terms.old_logprobs, terms.advantages, c.clip_low, c.clip_high
+        )
         if c.kl_coef:
             losses = losses + c.kl_coef * k3(terms.logprobs - terms.ref_logprobs)
         return losses, {"clip_fraction": clipped.to(torch.float32)}

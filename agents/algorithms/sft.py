@@ -29,7 +29,8 @@ class SFTConfig(AgentConfig):
 
 
 class SFT(BaseAgent[SFTConfig]):
-    """Supervised fine-tuning on the environment's own demonstrations (`TextEnv.demonstrations`): ℓ_t = −log π(a_t | s_t).
+    """Supervised fine-tuning on the environment's own demonstrations (`TextEnv.demonstrations`): ℓ_t = −log π(a_t |
+    s_t).
 
     With the model "tiny" it starts from random weights.
     """

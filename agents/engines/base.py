@@ -16,7 +16,8 @@ class Sampling:
 
     Attributes:
         temperature: of the softmax; 0 takes the likeliest token.
-        top_p: draw from the smallest set of likeliest tokens that has this much probability (nucleus sampling, arXiv 1904.09751).
+        top_p: draw from the smallest set of likeliest tokens that has this much probability (nucleus sampling, arXiv
+            1904.09751).
         top_k: draw from the k likeliest tokens; 0 draws from all.
         stop: strings that end a generation once they are complete.
     """
@@ -41,7 +42,8 @@ class Request:
 
     Attributes:
         prompt: ids.
-        seeds: one for each sample. The random numbers of a sample are a function of its seed alone, whatever else is in the batch.
+        seeds: one for each sample. The random numbers of a sample are a function of its seed alone, whatever else is in
+            the batch.
         max_new_tokens: the limit of each sample, at least 1.
     """
 
@@ -56,8 +58,8 @@ class Generation:
 
     Attributes:
         ids: the sampled ids, the end token included if one was sampled.
-        logprobs: log-probability of each at the sampling temperature (at 1 for greedy decoding), over the whole vocabulary: top-p and
-            top-k narrow the draw, not the distribution that is reported.
+        logprobs: log-probability of each at the sampling temperature (at 1 for greedy decoding), over the whole
+            vocabulary: top-p and top-k narrow the draw, not the distribution that is reported.
         finish: "stop" if an end token or a stop string ended it, "length" if the limit did.
         version: how often the engine's weights had been synchronised when this was sampled.
         entropies: of the distribution at each token, in nats, if asked for.
@@ -86,5 +88,6 @@ class Engine(ABC):
         """Take over the learner's weights by name and raise `version` by one.
 
         Raises:
-            KeyError: if a name is unknown here, or one of the engine's is missing. Stale weights are never used in silence.
+            KeyError: if a name is unknown here, or one of the engine's is missing. Stale weights are never used in
+            silence.
         """

@@ -17,8 +17,8 @@ from .base import Engine, Generation, Request, Sampling
 class TorchEngine(Engine):
     """Samples with any causal language model of transformers.
 
-    A prompt is prefilled once and its cache shared by all its samples; a sample that is finished leaves the batch. The model may be
-    the learner's own, in which case `sync` has nothing to copy.
+    A prompt is prefilled once and its cache shared by all its samples; a sample that is finished leaves the batch. The
+    model may be the learner's own, in which case `sync` has nothing to copy.
 
     Args:
         model: a causal language model.
@@ -47,7 +47,9 @@ class TorchEngine(Engine):
         try:
             results: list[list[Generation]] = [[] for _ in requests]
             for batch in self._batches(requests):
-                for index, generation in self._decode([(i, requests[i], seed) for i, seed in batch], sampling, entropies):
+                for index, generation in self._decode(
+                    [(i, requests[i], seed) for i, seed in batch], sampling, entropies
+                ):
                     results[index].append(generation)
             return results
         finally:
@@ -155,8 +157,9 @@ class TorchEngine(Engine):
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     """Next tokens [B] from `logits` [B, V] and one uniform number each, [B] float64 in [0, 1).
 
-    By inversion of the distribution function: the token is the first at which the cumulative probability exceeds the uniform number.
-    One number decides one token, which makes a sample a function of its seed, whatever the other rows hold.
+    By inversion of the distribution function: the token is the first at which the cumulative probability exceeds the
+    uniform number. One number decides one token, which makes a sample a function of its seed, whatever the other rows
+    hold.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)

@@ -1,7 +1,7 @@
 """Pure tensor functions: no state, no configuration object, no device moves. Shapes are in every docstring.
 
-B sequences of up to T tokens; a mask is 1 on the tokens that the policy sampled. Column t of a [B, T] tensor of log-probabilities
-belongs to the token in column t: log π(ids[:, t] | ids[:, :t]).
+B sequences of up to T tokens; a mask is 1 on the tokens that the policy sampled. Column t of a [B, T] tensor of
+log-probabilities belongs to the token in column t: log π(ids[:, t] | ids[:, :t]).
 """
 
 from .advantages import group_normalized

@@ -9,8 +9,8 @@ from torch import Tensor
 def group_normalized(rewards: Tensor, groups: Tensor, valid: Tensor, eps: float = 1e-6) -> Tensor:
     """GRPO's outcome advantage, A_i = (R_i − μ) / (σ + eps) within a group (arXiv 2402.03300, §4.1.2).
 
-    μ and σ (unbiased) run over the valid completions of the group. A completion that is not valid (its reward abstained) has
-    advantage 0, and so has a group with fewer than two valid completions or with σ = 0.
+    μ and σ (unbiased) run over the valid completions of the group. A completion that is not valid (its reward
+    abstained) has advantage 0, and so has a group with fewer than two valid completions or with σ = 0.
 
     Args:
         rewards: [B]; the entries that are not valid may hold anything, NaN included.

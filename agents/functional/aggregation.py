@@ -11,10 +11,11 @@ Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum",
 
 
 def token_weights(mask: Tensor, aggregation: Aggregation, max_tokens: int | None = None) -> Tensor:
-    """The weight of every token in the loss of one optimiser step: the loss is `(token_weights(mask, …) * losses).sum()`.
+    """The weight of every token in the loss of one optimiser step: the loss is `(token_weights(mask, …) *
+    losses).sum()`.
 
-    The weights belong to the whole step. A step that is cut into micro-batches cuts its weights alike and adds up the parts, so
-    that the gradient is that of the unsplit step whatever the cut.
+    The weights belong to the whole step. A step that is cut into micro-batches cuts its weights alike and adds up the
+    parts, so that the gradient is that of the unsplit step whatever the cut.
 
     * token-mean: 1 / Σ_{i,t} m. Every token counts the same (DAPO, arXiv 2503.14476).
     * seq-mean-token-mean: 1 / (N |o_i|). Every sequence counts the same (GRPO, arXiv 2402.03300).

@@ -86,7 +86,7 @@ class Batch:
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def micro_batches(self, max_tokens: int) -> Iterator[Tensor]:
-        """Row indices of parts of at most `max_tokens` tokens, padding counted, or of one sequence; like lengths together."""
+        """Row indices of parts with at most `max_tokens` tokens, padding counted, or one sequence; like lengths together."""
         order = torch.argsort(self.lengths, stable=True)
         part: list[int] = []
         for row in order.tolist():

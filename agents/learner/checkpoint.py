@@ -18,11 +18,13 @@ from .update import Learner
 _NAME = re.compile(r"step-(\d{8})")
 
 
-def save_checkpoint(folder: Path, step: int, policy: Policy, learner: Learner, state: dict[str, Any], keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, policy: Policy, learner: Learner, state: dict[str, Any], keep: int
+) -> Path:
     """Write `folder/step-XXXXXXXX` and delete all but the last `keep`.
 
-    It is written under another name, flushed to the disk and renamed: a folder with the final name is complete, whenever the process
-    or the machine was stopped.
+    It is written under another name, flushed to the disk and renamed: a folder with the final name is complete,
+    whenever the process or the machine was stopped.
     """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".writing-{step:08d}"

@@ -31,19 +31,21 @@ class TokenTerms:
     action_mask: Tensor
 
 
-# A loss gives ℓ [B, T] and any further per-token quantities [B, T] by name, whose means over action tokens are reported.
+# A loss gives ℓ [B, T] and any further per-token quantities [B, T] by name, whose means over action tokens are
+# reported.
 Loss = Callable[[TokenTerms], tuple[Tensor, dict[str, Tensor]]]
 
 
 class Learner:
     """AdamW on a policy's trainable parameters.
 
-    Parameters in bfloat16 have float32 masters, on which gradients are accumulated and steps are made: an update of 1e-6 would be
-    lost in bfloat16, whose next number after 1 is 1.008.
+    Parameters in bfloat16 have float32 masters, on which gradients are accumulated and steps are made: an update of
+    1e-6 would be lost in bfloat16, whose next number after 1 is 1.008.
 
     Args:
         policy: what learns.
-        aggregation: how the losses of tokens become one number; `max_new_tokens` is the constant of "seq-mean-token-sum-norm".
+        aggregation: how the losses of tokens become one number; `max_new_tokens` is the constant of
+            "seq-mean-token-sum-norm".
         temperature: of the log-probabilities in the loss, that of sampling.
         micro_batch_tokens: tokens, padding counted, that go through the model at once.
         max_grad_norm: gradients are scaled down to this norm.
@@ -71,7 +73,8 @@ class Learner:
         self.max_grad_norm = max_grad_norm
         self.params = policy.trainable()
         self.masters = {
-            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for name, p in self.params.items()
+            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_()
+            for name, p in self.params.items()
         }
         matrices = [p for p in self.masters.values() if p.dim() >= 2]
         vectors = [p for p in self.masters.values() if p.dim() < 2]
@@ -91,11 +94,13 @@ class Learner:
         minibatches: int = 1,
         seed: int = 0,
     ) -> dict[str, float]:
-        """Optimiser steps on `batch`: `epochs` passes over it, each in `minibatches` parts in an order drawn from `seed`.
+        """Optimiser steps on `batch`: `epochs` passes over it, each in `minibatches` parts in an order drawn from
+        `seed`.
 
         Returns:
-            Means over the optimiser steps of `loss`, `entropy`, `kl/sampler`, `grad_norm`, `kl/reference` if there is a reference,
-            and whatever the loss reports; `speed/learn_tokens_per_s` counts each token of the batch once per epoch.
+            Means over the optimiser steps of `loss`, `entropy`, `kl/sampler`, `grad_norm`, `kl/reference` if there is a
+            reference, and whatever the loss reports; `speed/learn_tokens_per_s` counts each token of the batch once per
+            epoch.
         """
         started = time.perf_counter()
         batch = batch.to(self.policy.model.device)
@@ -144,7 +149,8 @@ class Learner:
         return dict(sums)
 
     def logprobs(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the batch's tokens and entropies, [B, T]; 0 in the columns before the first action token.
+        """Log-probabilities of the batch's tokens and entropies, [B, T]; 0 in the columns before the first action
+        token.
 
         Padding stands on the right, where causal attention never looks: no attention mask is needed.
         """
@@ -208,4 +214,6 @@ class Learner:
                 else:
                     moment, _, name = rest.partition("/")
                     p = self.masters[name]
-                    self.optimizer.state[p][moment] = tensor.clone() if moment == "step" else tensor.to(p.device).clone()
+                    self.optimizer.state[p][moment] = (
+                        tensor.clone() if moment == "step" else tensor.to(p.device).clone()
+                    )

@@ -184,6 +184,10 @@ class _Bar(Progress):
         self._below = below
         self.update(self._id, completed=completed)
 
+    def stop(self) -> None:
+        if self.is_live:  # before rich 15, a disabled bar ends with an empty line
+            super().stop()
+
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         if self._below:

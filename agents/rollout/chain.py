@@ -60,7 +60,8 @@ class Chain:
 
 
 class ChainRollout:
-    """Runs groups of episodes over a `TextEnv`: every turn of all unfinished episodes is one batch, and so is the scoring.
+    """Runs groups of episodes over a `TextEnv`: every turn of all unfinished episodes is one batch, and so is the
+    scoring.
 
     Args:
         env: the task. It is forked for every episode that runs at the same time, and not touched itself.

@@ -42,7 +42,7 @@ class PromptCursor:
 
 
 def episode_seeds(seed: int, step: int, prompts: int, samples: int) -> list[list[int]]:
-    """[prompts][samples] seeds of a step's episodes: a function of the run's seed and the step, so that there is no state to save."""
+    """[prompts][samples] seeds of a step's episodes: a function of the run's seed and the step; there is no state to save."""
     words = np.random.SeedSequence([seed, step]).generate_state(prompts * samples, np.uint64)
     # Two bits less than a word: Gymnasium takes signed seeds, and the turns of an episode count up from its seed.
     return (words >> np.uint64(2)).reshape(prompts, samples).tolist()

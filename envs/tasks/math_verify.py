@@ -40,20 +40,21 @@ class MathVerifyEnv(TextEnv):
     r"""Answer a question of mathematics; the answer is verified, not compared as a string.
 
     ## Description
-    Each episode is one question and one answer. Without a dataset the questions are generated: sums and differences with carries
-    (difficulty 1) up to fractions and equations (see `tokengym.envs.tasks.math_problems`). With one, the columns are recognised:
-    GSM8K (`question`, `answer` that ends in `#### 18`), MAWPS (`input`, `target`), SVAMP (`Body`, `Question`, `Answer`), AIME and
-    MATH (`problem`, `answer`) and plain `question` and `answer`.
+    Each episode is one question and one answer. Without a dataset the questions are generated: sums and differences
+    with carries (difficulty 1) up to fractions and equations (see `tokengym.envs.tasks.math_problems`). With one, the
+    columns are recognised: GSM8K (`question`, `answer` that ends in `#### 18`), MAWPS (`input`, `target`), SVAMP
+    (`Body`, `Question`, `Answer`), AIME and MATH (`problem`, `answer`) and plain `question` and `answer`.
 
     ## Action Space
     At level "turn" a `TextSpace`: the whole answer. At level "token" `Discrete(vocabulary)`: its next token.
 
     ## Observation Space
-    At level "turn" a `TextSpace`: the question. At level "token" the tokens so far, their number and the action mask (`TokenEnv`).
+    At level "turn" a `TextSpace`: the question. At level "token" the tokens so far, their number and the action mask
+    (`TokenEnv`).
 
     ## Rewards
-    1 if the last `\boxed{}` (or `#### `) of the answer equals the reference answer, 0 if not; `reward` puts any other in its place.
-    Where the verifier cannot tell, the reward is 0 and `info["abstained"]` is True.
+    1 if the last `\boxed{}` (or `#### `) of the answer equals the reference answer, 0 if not; `reward` puts any other
+    in its place. Where the verifier cannot tell, the reward is 0 and `info["abstained"]` is True.
 
     ## Starting State
     A question drawn uniformly from the split, or `reset(options={"row": index})`.
@@ -64,16 +65,17 @@ class MathVerifyEnv(TextEnv):
     ## Arguments
     ```python
     gym.make("MathVerify-v0")                                                  # generated, token level, bytes
-    gym.make("MathVerify-v0", level="turn", dataset="gsm8k/train.jsonl", tokenizer="HuggingFaceTB/SmolLM2-135M-Instruct")
-    ```
+    gym.make("MathVerify-v0", level="turn", dataset="gsm8k/train.jsonl",
+    tokenizer="HuggingFaceTB/SmolLM2-135M-Instruct") ```
     * `level`: "token" (default) or "turn"; `max_tokens` (256) and `stop`: limits of the token level.
-    * `dataset`: None for generated problems, a list of rows, a `.jsonl`, `.json` or `.parquet` file, or a `datasets` hub id.
-    * `split`: "train", "test" or "all" (of a dataset only). Of a dataset the share `held_out` of the questions is "test", chosen by
-      a hash of the question: the two never overlap, whatever the order of the rows.
+    * `dataset`: None for generated problems, a list of rows, a `.jsonl`, `.json` or `.parquet` file, or a `datasets`
+      hub id.
+    * `split`: "train", "test" or "all" (of a dataset only). Of a dataset the share `held_out` of the questions is
+      "test", chosen by a hash of the question: the two never overlap, whatever the order of the rows.
     * `difficulty`: a level of the generated problems, or several to mix.
     * `question_column`, `answer_column`: for datasets whose columns are not recognised.
-    * `prompt`: a format string with `{question}`; by default the bare question for generated problems, and one that asks for
-      `\boxed{}` for datasets.
+    * `prompt`: a format string with `{question}`; by default the bare question for generated problems, and one that
+      asks for `\boxed{}` for datasets.
     * `reward`, `system_prompt`, `tokenizer`, `render_mode`: as in `TextEnv`.
 
     ## Version History

@@ -281,7 +281,7 @@ def test_sample_texts_cannot_inject_html(monitor: Callable[..., Monitor], tmp_pa
 
 
 @given(text=st.text(st.characters(), max_size=200))
-def test_a_code_block_holds_exactly_its_text(text: str) -> None:
+def test_nothing_in_a_text_ends_its_code_block(text: str) -> None:
     html = markdown_to_safe_html("**before**\n\n" + _code("|" + text + "|") + "\n\n**after**")
     assert html.count("<pre>") == 1
     assert set(re.findall(r"</?(\w+)", html)) == {"p", "strong", "pre", "code"}

@@ -280,11 +280,14 @@ def test_ctrl_c_is_answered_by_the_users_process_alone():
     process, pids = run("""
         import os, time
         try:
+            print("ready", flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             time.sleep(0.2)
             print(*pool.map([("pids",)], 60)[0].value)
     """)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
     for pid in (*pids, process.pid):
         os.kill(pid, signal.SIGINT)
     out, err = process.communicate()
