@@ -82,6 +82,7 @@ class Policy:
             num_hidden_layers=4,
             num_attention_heads=4,
             max_position_embeddings=4096,
+            initializer_range=0.06,  # near 1/sqrt(hidden_size); the customary 0.02 is meant for models ten times as wide
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_id,
             bos_token_id=None,

@@ -25,11 +25,13 @@ from .policy import Policy
 class WarmStart:
     """How long the built-in policy imitates before it learns by itself.
 
-    Long enough to know the form of an answer and to be right now and then, short enough to leave the rest to
-    reinforcement.
+    Until it would sample a demonstration with probability `until` (on fresh ones, averaged over some 10 steps): by then it
+    knows the form of an answer and is right now and then, and the rest is left to reinforcement. At most `max_steps`, for
+    tasks that it cannot learn.
     """
 
-    steps: int = 300
+    until: float = 0.2
+    max_steps: int = 800
     batch_size: int = 64
     learning_rate: float = 2e-3
     warmup_steps: int = 20
@@ -68,10 +70,14 @@ def imitate(policy: Policy, env: TextEnv, seed: int, max_tokens: int, plan: Warm
     """Supervised steps of `policy` on demonstrations of `env`."""
     demonstrations = env.demonstrations(np.random.default_rng(seed))
     learner = Learner(policy, weight_decay=0.01)
-    with progress("Warm start: imitating demonstrations", plan.steps) as advance:
-        for step in range(plan.steps):
+    likelihood = 0.0
+    with progress("Warm start: imitating demonstrations", plan.max_steps) as advance:
+        for step in range(plan.max_steps):
             batch = demonstration_batch(list(islice(demonstrations, plan.batch_size)), policy.tokenizer, max_tokens)
-            warm_up = min(1.0, (step + 1) / plan.warmup_steps)
-            decay = 1 - step / plan.steps
-            stats = learner.update(batch, negative_log_likelihood, learning_rate=plan.learning_rate * warm_up * decay)
-            advance(text=f"loss {stats['loss']:.3f}")
+            rate = plan.learning_rate * min(1.0, (step + 1) / plan.warmup_steps)
+            stats = learner.update(batch, negative_log_likelihood, learning_rate=rate)
+            likelihood += 0.1 * (stats["likelihood"] - likelihood)
+            advance(text=f"likelihood {likelihood:.2f} of {plan.until:.2f}")
+            if likelihood >= plan.until:
+                advance(plan.max_steps - step - 1)
+                break

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
+import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ class Reply:
     """What the environment answers to a turn of the policy.
 
     Attributes:
-        messages: what it says: tool results, feedback, a game's state. Empty when the episode is over.
+        messages: what it says: tool results, feedback, a game's state. Empty only when the episode is over.
         stop: why the episode is over, or None while it goes on.
         reward: a reward of this turn alone, beside the one that scores the whole episode at its end.
         info: entries for the `info` of `step`.
@@ -41,12 +42,13 @@ class Demonstration:
     completion: Sequence[Message]
 
 
-class TextEnv(gym.Env[str, str]):
+class TextEnv(gym.Env[str, str], ABC):
     """A task in text: the policy acts by writing a whole turn, and sees what it is told as text.
 
     A new task is a subclass with `messages` (the conversation that a dataset row opens with) and, if it takes more than
     one turn, `reply`. Data, seeding, limits and rewards are handled here. `tokengym.envs.TokenEnv` makes the
-    token-level MDP of it.
+    token-level MDP of it. A constructor of its own sets what `messages` and `answer` read before it calls this one,
+    which tries them on the first row.
 
     `step` is `transition` (the task's own dynamics) followed by scoring if the episode is over. Whoever runs many
     episodes calls `transition` on each and scores all that finished as one batch.
@@ -78,6 +80,8 @@ class TextEnv(gym.Env[str, str]):
     ) -> None:
         if len(rows) == 0:
             raise ValueError("the dataset is empty: an environment needs at least one row")
+        if not isinstance(rows[0], Mapping):
+            raise TypeError(f"a row is a mapping from column to value, not {type(rows[0]).__name__}: {rows[0]!r:.60}")
         if max_turns < 1:
             raise ValueError(f"max_turns is at least 1, not {max_turns}")
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -122,17 +126,21 @@ class TextEnv(gym.Env[str, str]):
         """Start an episode on a row drawn from the environment's own generator, or on `options={"row": index}`.
 
         Returns the opening conversation as text, and `info["messages"]`, the same as messages.
+
+        Raises:
+            IndexError: there is no such row.
         """
         super().reset(seed=seed)
         index = (options or {}).get("row")
-        if index is None:
-            index = int(self.np_random.integers(len(self.rows)))
+        index = int(self.np_random.integers(len(self.rows))) if index is None else operator.index(index)
+        if not 0 <= index < len(self.rows):
+            raise IndexError(f"there is no row {index}: the dataset has rows 0 to {len(self.rows) - 1}")
         self._row = self.rows[index]
         self._prompt = self.opening(self._row)
         self._completion = []
         self._num_tokens = self._num_turns = 0
         self._stop = None
-        return text_of(self._prompt), {"messages": list(self._prompt), "row": index}
+        return text_of(self._prompt), {"messages": copy.deepcopy(self._prompt), "row": index}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """The policy says `action`; returns the reply as text, reward, terminated, truncated and info.
@@ -160,18 +168,30 @@ class TextEnv(gym.Env[str, str]):
 
         Raises:
             gymnasium.error.ResetNeeded: before the first `reset` and after the end of an episode.
+            TypeError: `text` is no string.
+            ValueError: the task goes on without saying anything.
         """
         self._policy_said(text, num_tokens)
         reply = self.reply(text)
         if reply.stop is None and self._num_turns >= self.max_turns:
             reply = Reply(stop=Stop.TURNS, reward=reply.reward, info=reply.info)
+        if reply.stop is None and not reply.messages:
+            raise ValueError(
+                f"{type(self).__name__}.reply neither said anything nor ended the episode: a Reply has messages or a stop"
+            )
         self._completion.extend(reply.messages)
         self._stop = reply.stop
         return reply
 
     def truncate(self, text: str | None = None, *, num_tokens: int = 0, stop: Stop = Stop.LENGTH) -> Reply:
-        """End the episode from outside, at a limit: `text` is the unfinished turn, to which the task does not reply."""
-        if text is not None:
+        """End the episode from outside, at a limit: `text` is the unfinished turn, to which the task does not reply.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset` and after the end of an episode.
+        """
+        if text is None:
+            self._require_episode()
+        else:
             self._policy_said(text, num_tokens)
         self._stop = stop
         return Reply(stop=stop)
@@ -179,7 +199,7 @@ class TextEnv(gym.Env[str, str]):
     def outcome(self, reply: Reply) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """What `step` returns for `reply`: the episode is scored if it is over."""
         info: dict[str, Any] = {"stop": "" if reply.stop is None else str(reply.stop), **reply.info}
-        value = reply.reward
+        value = float(reply.reward)
         if reply.stop is not None:
             [score] = self.reward.score([self.episode])
             value += score.value or 0.0
@@ -207,7 +227,7 @@ class TextEnv(gym.Env[str, str]):
 
     def fork(self) -> TextEnv:
         """An independent copy in the middle of its episode, random state included. Data, tokenizer and reward are shared."""
-        shared = (self.rows, self.reward, self.tokenizer, self.spec)
+        shared = (self.rows, self._row, self.reward, self.tokenizer, self.spec, self.observation_space)
         return copy.deepcopy(self, {id(thing): thing for thing in shared})
 
     # Helpers.
@@ -232,9 +252,14 @@ class TextEnv(gym.Env[str, str]):
                 )
             yield Demonstration(self.opening(self.rows[index]), completion)
 
-    def _policy_said(self, text: str, num_tokens: int | None) -> None:
+    def _require_episode(self) -> None:
         if self._row is None or self._stop is not None:
             raise gym.error.ResetNeeded("the episode is over (or was never begun): call reset() before the next step")
+
+    def _policy_said(self, text: str, num_tokens: int | None) -> None:
+        self._require_episode()
+        if not isinstance(text, str):
+            raise TypeError(f"an action is a text, the policy's whole turn, not {type(text).__name__}: {text!r:.60}")
         self._completion.append({"role": "assistant", "content": text})
         self._num_turns += 1
         self._num_tokens += len(self.tokenizer.encode(text)) + 1 if num_tokens is None else num_tokens

@@ -47,11 +47,14 @@ def as_text_env(env: str | gym.Env, **options: Any) -> TextEnv:
     if isinstance(env, str):
         if env not in gym.registry:
             near = get_close_matches(env, gym.registry, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(
                 f"no environment {env!r} is registered{hint} Those of TokenGym are {', '.join(ENVIRONMENTS)}"
             )
-        env = gym.make(env, **{"level": "turn"} | options)
+        # An environment that someone else registered need not have levels.
+        env = gym.make(env, **({"level": "turn"} if env in ENVIRONMENTS else {}) | options)
+    if not isinstance(env.unwrapped, TextEnv | TokenEnv):
+        raise ValueError(f"agents learn in a TextEnv or a TokenEnv, not in {type(env.unwrapped).__name__}")
     inner = env
     while isinstance(inner, gym.Wrapper):
         if not isinstance(inner, gym.wrappers.PassiveEnvChecker | gym.wrappers.OrderEnforcing):
@@ -59,8 +62,6 @@ def as_text_env(env: str | gym.Env, **options: Any) -> TextEnv:
                 f"an agent acts on the task itself and would bypass the wrapper {type(inner).__name__}; pass env.unwrapped"
             )
         inner = inner.env
-    if isinstance(inner, TokenEnv):
-        inner = inner.text_env
-    if not isinstance(inner, TextEnv):
-        raise ValueError(f"agents learn in a TextEnv or a TokenEnv, not in {type(inner).__name__}")
-    return inner
+    task = inner.text_env if isinstance(inner, TokenEnv) else inner
+    assert isinstance(task, TextEnv)
+    return task

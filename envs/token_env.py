@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -78,18 +80,20 @@ class TokenEnv(gym.Env[dict[str, Any], int]):
             ValueError: if the opening conversation leaves no room for an action.
         """
         super().reset(seed=seed)
+        self.transcript = None
         _, info = self.text_env.reset(seed=seed, options=options)
-        self.transcript = Transcript(self.text_env.tokenizer, info["messages"])
-        if len(self.transcript) >= self.max_tokens:
+        transcript = Transcript(self.text_env.tokenizer, info["messages"])
+        if len(transcript) >= self.max_tokens:
             raise ValueError(
-                f"the prompt of row {info['row']} has {len(self.transcript)} tokens, which leaves no room for an answer in "
+                f"the prompt of row {info['row']} has {len(transcript)} tokens, which leaves no room for an answer in "
                 f"max_tokens={self.max_tokens}; raise max_tokens or leave such rows out"
             )
+        self.transcript = transcript
         self._tokens.fill(self.text_env.tokenizer.pad_id)
         self._mask.fill(0)
         self._length = 0
         self._turn = []
-        self._write(self.transcript.ids)
+        self._write(transcript.ids)
         return self._observation(), info
 
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -97,11 +101,12 @@ class TokenEnv(gym.Env[dict[str, Any], int]):
 
         Raises:
             gymnasium.error.ResetNeeded: before the first `reset` and after the end of an episode.
-            ValueError: if `action` is no id of the vocabulary.
+            TypeError: if `action` is no integer.
+            ValueError: if it is no id of the vocabulary.
         """
         if self.transcript is None:
             raise gym.error.ResetNeeded("the episode is over (or was never begun): call reset() before the next step")
-        action = int(action)
+        action = operator.index(action)
         if not 0 <= action < self._vocab_size:
             raise ValueError(f"the action {action} is not a token id in [0, {self._vocab_size})")
         self._tokens[self._length] = action
@@ -124,18 +129,16 @@ class TokenEnv(gym.Env[dict[str, Any], int]):
         ids = transcript.reply_ids(reply.messages)
         if self._length + len(ids) >= self.max_tokens:
             # The reply leaves no room for another action. It is not shown: the policy never gets to read it.
-            return self._finish(self.text_env.truncate(), turn_reward=reply.reward)
+            return self._finish(replace(self.text_env.truncate(), reward=reply.reward, info=reply.info))
         transcript.append_reply(reply.messages, ids)
         self._write(ids)
         _, reward, _, _, info = self.text_env.outcome(reply)
         return self._observation(), reward, False, False, info
 
-    def _finish(
-        self, reply: Reply, turn_reward: float = 0.0
-    ) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def _finish(self, reply: Reply) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         _, reward, terminated, truncated, info = self.text_env.outcome(reply)
         self.transcript = None
-        return self._observation(), reward + turn_reward, terminated, truncated, info
+        return self._observation(), reward, terminated, truncated, info
 
     def _write(self, ids: Sequence[int]) -> None:
         self._tokens[self._length : self._length + len(ids)] = ids
@@ -146,9 +149,9 @@ class TokenEnv(gym.Env[dict[str, Any], int]):
 
     def fork(self) -> TokenEnv:
         """An independent copy in the middle of its episode, random state included. Data, tokenizer and reward are shared."""
-        env = self.text_env
-        shared = (env.rows, env.reward, env.tokenizer, env.spec, self.spec, self.action_space, self.observation_space)
-        return copy.deepcopy(self, {id(thing): thing for thing in shared})
+        memo: dict[int, Any] = {id(self.text_env): self.text_env.fork()}
+        memo |= {id(thing): thing for thing in (self.text_env.tokenizer, self.spec, self.observation_space)}
+        return copy.deepcopy(self, memo)
 
     def render(self) -> str | None:  # type: ignore[override]
         if self.render_mode is None:

@@ -70,7 +70,8 @@ class ByteTokenizer(Tokenizer):
     because conversations are put together from ids and never from a string that is parsed again.
     """
 
-    SPECIAL = ("<pad>", "<end>", "<system>", "<user>", "<assistant>", "<tool>")
+    ROLES = ("system", "user", "assistant", "tool")
+    SPECIAL = ("<pad>", "<end>", *(f"<{role}>" for role in ROLES))
     FILE = "byte_tokenizer.json"
 
     def __init__(self) -> None:
@@ -96,10 +97,10 @@ class ByteTokenizer(Tokenizer):
     def _messages(self, messages: Sequence[Message]) -> list[int]:
         ids: list[int] = []
         for message in messages:
-            role = f"<{message['role']}>"
-            if role not in self._special:
-                raise ValueError(f"unknown role {message['role']!r}; expected system, user, assistant or tool")
-            ids += [self._special[role], *self.encode(message.get("content", "")), self.end_id]
+            role = message["role"]
+            if role not in self.ROLES:
+                raise ValueError(f"unknown role {role!r}; expected {', '.join(self.ROLES)}")
+            ids += [self._special[f"<{role}>"], *self.encode(message.get("content", "")), self.end_id]
         return ids
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
@@ -114,6 +115,7 @@ class ByteTokenizer(Tokenizer):
         return [self.end_id, *self._messages(reply), *opening]
 
     def save(self, folder: str | Path) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, self.FILE).write_text(json.dumps({"type": "bytes", "special": self.SPECIAL}) + "\n")
 
 
@@ -125,7 +127,7 @@ PLAIN_TEMPLATE = (
 )
 
 # Stands for the policy's turn when a template is asked what follows it. Templates strip, split and rewrite what an
-# assistant # said; a plain word passes through all of them.
+# assistant said; a plain word passes through all of them.
 _TURN = "TokenGymTurn"
 
 
@@ -140,12 +142,14 @@ class ChatTokenizer(Tokenizer):
     def __init__(self, tokenizer: Any) -> None:
         self.hf = tokenizer
         self.name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
-        self.vocab_size = len(tokenizer)
+        self.vocab_size = max(tokenizer.get_vocab().values()) + 1  # not len(): ids may have gaps
         self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
         eos = tokenizer.eos_token_id
         special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
         closing = [] if eos is None and self._template else self.encode_reply([{"role": "user", "content": "?"}], [])
-        ends = [i for i in closing[:1] if i in special] + ([] if eos is None else [eos])
+        # Llama 2's template has a space between the text and the end.
+        ends = [i for i in closing if i in special or tokenizer.decode(i).strip()][:1]
+        ends = [i for i in ends if i in special] + ([] if eos is None else [eos])
         if not ends:
             raise ValueError(
                 f"the tokenizer {self.name!r} has no end token: its eos_token is not set and no special token closes a turn in "
@@ -159,9 +163,12 @@ class ChatTokenizer(Tokenizer):
         return f"ChatTokenizer({self.name!r})"
 
     def encode(self, text: str) -> list[int]:
+        # Without lone surrogates, which JSON can bring into a dataset and no tokenizer of transformers takes.
+        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         return self.hf.encode(text, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
+        ids = [i for i in ids if i not in self.end_ids]  # not every end token is declared as special
         return self.hf.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def decode_all(self, ids: Sequence[int]) -> str:
@@ -182,10 +189,13 @@ class ChatTokenizer(Tokenizer):
     def encode_reply(
         self, history: Sequence[Message], reply: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
     ) -> list[int]:
-        turn: Message = {"role": "assistant", "content": _TURN}
+        mark = _TURN
+        while any(mark in (message.get("content") or "") for message in (*history, *reply)):
+            mark += "n"
+        turn: Message = {"role": "assistant", "content": mark}
         text = self._render([*history, turn, *reply], tools, opening=bool(reply))
-        before, found, after = text.rpartition(_TURN)
-        if not found or _TURN in before:
+        before, found, after = text.rpartition(mark)
+        if not found or mark in before:
             raise ValueError(
                 f"the chat template of {self.name!r} does not render an assistant's message as it was written"
             )
@@ -207,26 +217,32 @@ def load_tokenizer(source: TokenizerLike = "bytes") -> Tokenizer:
     if isinstance(source, Tokenizer):
         return source
     if isinstance(source, str | Path):
-        return _load_named(str(source))
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            return _load_named(str(source), 0)
+        changed = max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0)
+        return _load_named(str(folder.resolve()), changed)
     if hasattr(source, "apply_chat_template"):
         return ChatTokenizer(source)
     raise ValueError(f'a tokenizer is "bytes", a hub id, a folder or a tokenizer object, not {type(source).__name__}')
 
 
-# The environments of a vector share one tokenizer: it is immutable, and loading one takes a second.
+# The environments of a vector share one tokenizer: it is immutable, and loading one takes a second. A folder is read
+# again when a file in it has changed.
 @lru_cache(maxsize=16)
-def _load_named(name: str) -> Tokenizer:
+def _load_named(name: str, changed: int) -> Tokenizer:
     if name == "bytes" or Path(name, ByteTokenizer.FILE).is_file():
         return ByteTokenizer()
     from transformers import AutoTokenizer
 
     try:
-        return ChatTokenizer(AutoTokenizer.from_pretrained(name))
-    except OSError as error:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"no tokenizer {name!r}: neither a folder that has one nor reachable on the hub ({reason})"
         ) from error
+    return ChatTokenizer(tokenizer)
 
 
 class StopStrings:
@@ -237,13 +253,17 @@ class StopStrings:
             raise ValueError(f"stop strings are a sequence of non-empty strings, not {strings!r}")
         self.strings = tuple(strings)
         self._tokenizer = tokenizer
-        # A token has at least one byte, so a string of n bytes lies within the last n tokens. Four more complete a
-        # character # of several bytes that the window would otherwise cut at its left edge.
+        # Four bytes more than the longest string complete a character of several bytes at the window's left edge.
         self._window = max((len(s.encode()) for s in self.strings), default=0) + 4
 
     def hit(self, turn: Sequence[int]) -> bool:
         """Whether the last token of `turn` completed a stop string, if none was complete before it."""
         if not self.strings:
             return False
-        tail = self._tokenizer.decode(turn[-self._window :])
+        # A token has at least one byte, unless it is a special one, which has none.
+        window = self._window
+        tail = self._tokenizer.decode(turn[-window:])
+        while window < len(turn) and len(tail.encode()) < self._window:
+            window *= 2
+            tail = self._tokenizer.decode(turn[-window:])
         return any(s in tail for s in self.strings)

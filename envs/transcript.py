@@ -81,9 +81,13 @@ class Transcript:
         ids = self.tokenizer.encode_reply(self.messages[:-1], reply, self.tools)
         last = self.turns[-1]
         ended = last.end > last.start and self.ids[-1] in self.tokenizer.end_ids
-        if ended and ids and ids[0] in self.tokenizer.end_ids:
-            return ids[1:]  # the policy sampled the end of its turn: it stands in the transcript already, with mask 1
-        return ids
+        if not ended:
+            return ids
+        # The policy sampled the end of its turn: it stands in the transcript already, with mask 1. A template may put
+        # white space between the text and the end (Llama 2 does).
+        end = next((i for i, token in enumerate(ids) if token in self.tokenizer.end_ids), len(ids))
+        closes = end < len(ids) and not self.tokenizer.decode(ids[:end]).strip()
+        return ids[end + 1 :] if closes else ids
 
     def append_reply(self, reply: Sequence[Message], ids: Sequence[int] | None = None) -> None:
         """Append what the environment says; `ids` are its `reply_ids` if the caller has them already."""

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from .episode import Episode, Message, Score
+from .episode import Episode, Score
 
 KNOWN_NAMES = ("completion", "prompt", "messages", "answer", "episode")
 """Names of parameters that a reward function may have beside the columns of the dataset; they go before columns of the
@@ -322,7 +322,7 @@ class _Parameters:
         for name in self.required:
             if name not in available:
                 raise LookupError(f"the row has no column {name!r}, only {_listed(columns)}")
-        wanted = {*self.names, *columns} if self.takes_all else self.names
+        wanted = [*self.names, *columns] if self.takes_all else self.names
         return {name: available[name] for name in wanted if name in available}
 
     def check_columns(self, function: str, columns: Collection[str], known: Collection[str]) -> None:
@@ -346,11 +346,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _prompt(episode: Episode) -> str:
-    return "\n\n".join(_content(message) for message in episode.prompt)
-
-
-def _content(message: Message) -> str:
-    return message.get("content", "")
+    return "\n\n".join(message.get("content", "") for message in episode.prompt)
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -64,7 +64,29 @@ def _sum_or_difference(draw: Draw, most: int) -> Problem:
 
 
 def _two_digits(draw: Draw) -> Problem:
-    return _sum_or_difference(draw, 99)
+    problem = _sum_or_difference(draw, 99)
+    return problem._replace(steps=_by_columns(problem.question))
+
+
+def _by_columns(question: str) -> str:
+    """A written sum or difference, digit by digit from the ones: "7+8=15,2+4+1=7," for "27+48=?"; "14-8=6,5-2-1=2," for
+    "54-28=?"."""
+    sign = "+" if "+" in question else "-"
+    a, b = (int(number) for number in question.removesuffix("=?").split(sign))
+    steps, carry = "", 0
+    while True:
+        x, y, carried = a % 10, b % 10, f"{sign}1" if carry else ""
+        if sign == "+":
+            result = x + y + carry
+            carry = result // 10
+        else:
+            carry, borrowed = (1, 10) if x - y - carry < 0 else (0, 0)
+            x += borrowed
+            result = x - y - bool(carried)
+        steps += f"{x}{sign}{y}{carried}={result},"
+        a, b = a // 10, b // 10
+        if a == b == 0:
+            return steps
 
 
 def _three_digits(draw: Draw) -> Problem:

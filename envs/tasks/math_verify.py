@@ -16,7 +16,7 @@ from ..registration import Level, at_level
 from ..tokenizers import TokenizerLike
 from .math_problems import MathProblems
 
-INSTRUCTION = "{question}\n\nSolve the problem and put the final answer in \\boxed{{}}."
+INSTRUCTION = "{question}\n\nSolve the problem and put the final answer in \\boxed{}."
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,17 @@ class MathVerifyEnv(TextEnv):
     ```python
     gym.make("MathVerify-v0")                                                  # generated, token level, bytes
     gym.make("MathVerify-v0", level="turn", dataset="gsm8k/train.jsonl",
-    tokenizer="HuggingFaceTB/SmolLM2-135M-Instruct") ```
+             tokenizer="HuggingFaceTB/SmolLM2-135M-Instruct")
+    ```
     * `level`: "token" (default) or "turn"; `max_tokens` (256) and `stop`: limits of the token level.
     * `dataset`: None for generated problems, a list of rows, a `.jsonl`, `.json` or `.parquet` file, or a `datasets`
       hub id.
     * `split`: "train", "test" or "all" (of a dataset only). Of a dataset the share `held_out` of the questions is
       "test", chosen by a hash of the question: the two never overlap, whatever the order of the rows.
-    * `difficulty`: a level of the generated problems, or several to mix.
+    * `difficulty`: a level of the generated problems, or several to mix; 1 by default.
     * `question_column`, `answer_column`: for datasets whose columns are not recognised.
-    * `prompt`: a format string with `{question}`; by default the bare question for generated problems, and one that
-      asks for `\boxed{}` for datasets.
+    * `prompt`: a text with `{question}` where the question goes; by default the bare question for generated problems,
+      and one that asks for `\boxed{}` for datasets.
     * `reward`, `system_prompt`, `tokenizer`, `render_mode`: as in `TextEnv`.
 
     ## Version History
@@ -87,8 +88,8 @@ class MathVerifyEnv(TextEnv):
         dataset: Any = None,
         *,
         split: str = "train",
-        difficulty: int | Sequence[int] = 1,
-        held_out: float = 0.1,
+        difficulty: int | Sequence[int] | None = None,
+        held_out: float | None = None,
         question_column: str | None = None,
         answer_column: str | None = None,
         prompt: str | None = None,
@@ -99,21 +100,23 @@ class MathVerifyEnv(TextEnv):
     ) -> None:
         rows: Sequence[Mapping[str, Any]]
         if dataset is None:
-            if question_column or answer_column:
-                raise ValueError("question_column and answer_column describe a dataset, but none was given")
+            if question_column or answer_column or held_out is not None:
+                raise ValueError("question_column, answer_column and held_out belong to a dataset, but none was given")
             if split not in ("train", "test"):
                 raise ValueError(f'the split of generated problems is "train" or "test", not {split!r}')
-            rows = MathProblems(levels=difficulty, split=split)
+            rows = MathProblems(levels=1 if difficulty is None else difficulty, split=split)
             self._columns = FORMATS["GSM8K and plain"]
         else:
+            if difficulty is not None:
+                raise ValueError("difficulty is a level of the generated problems; leave it out with a dataset")
             rows = load_rows(dataset)
             self._columns = find_columns(rows.columns, rows.name, question_column, answer_column)
             require_columns(rows, (*self._columns.question, self._columns.answer))
-            rows = split_rows(rows, split, key=self.question, held_out=held_out)
+            rows = split_rows(rows, split, key=self.question, held_out=0.1 if held_out is None else held_out)
         self._generated = dataset is None
         self._template = ("{question}" if dataset is None else INSTRUCTION) if prompt is None else prompt
         if "{question}" not in self._template:
-            raise ValueError(f"prompt is a format string with {{question}} in it, not {prompt!r}")
+            raise ValueError(f"prompt is a text with {{question}} in it, where the question goes, not {prompt!r}")
         super().__init__(
             rows,
             MathAnswer() if reward is None else reward,
@@ -127,7 +130,7 @@ class MathVerifyEnv(TextEnv):
         return " ".join(str(row[column]).strip() for column in self._columns.question)
 
     def messages(self, row: Mapping[str, Any]) -> list[Message]:
-        return [{"role": "user", "content": self._template.format(question=self.question(row))}]
+        return [{"role": "user", "content": self._template.replace("{question}", self.question(row))}]
 
     def answer(self, row: Mapping[str, Any]) -> str:
         value = row[self._columns.answer]
@@ -139,6 +142,8 @@ class MathVerifyEnv(TextEnv):
         boxed = f"\\boxed{{{self.answer(row)}}}"
         if self._generated:
             text = row["solution"]
+        elif "\\boxed" in boxed[1:]:
+            text = self.answer(row)  # MATH has only whole solutions, with the answer boxed at their end
         else:
             reasoning, mark, _ = str(row[self._columns.answer]).rpartition("####")
             reasoning = re.sub(r"<<.*?>>", "", reasoning)  # GSM8K's calculator notes
