@@ -97,9 +97,7 @@ class BaseAgent(ABC, Generic[C]):
         """The policy that learning starts from."""
         c = self.config
         if model == "tiny":
-            identity = json.dumps([self.env_id, self.env_options], sort_keys=True, default=repr)
-            policy = warm_started(self.env, identity, c.seed, c.max_tokens)
-            return policy.to(c.dtype, c.device)
+            return warm_started(self.env, c.seed, c.max_tokens).to(c.dtype, c.device)
         return Policy.load(model, dtype=c.dtype, device=c.device)
 
     def make_learner(self) -> Learner:
@@ -199,7 +197,10 @@ class BaseAgent(ABC, Generic[C]):
             raise ValueError(f"{folder} has no complete checkpoint: the run was stopped before its first")
         if env is None and not described["env_is_id"]:
             raise ValueError(f"{folder} was made with an environment object, {described['env']}: pass env=")
-        known = {"env_options": described["env_options"], "run_dir": None} | described["config"]
+        if described["env_options_left_out"] and env is None and "env_options" not in overrides:
+            names = ", ".join(described["env_options_left_out"])
+            raise ValueError(f"{folder} was made with env_options that a file cannot hold ({names}): pass env_options=")
+        known = {"env_options": described["env_options"]} | described["config"]
         agent = cls(described["model"], described["env"] if env is None else env, **(known | overrides))
         agent.run_dir = folder
         state = load_checkpoint(saved[-1], agent.policy, agent.learner)
@@ -244,7 +245,7 @@ class BaseAgent(ABC, Generic[C]):
         for i in range(count):
             messages = self.env.opening(rows[i])
             # Hardly a tokenizer makes more tokens than bytes, so that only what comes near the limit has to be counted.
-            if frame + sum(len(m.get("content", "").encode()) for m in messages) >= limit:
+            if frame + sum(len(m["content"].encode()) for m in messages) >= limit:
                 length = len(tokenizer.encode_prompt(messages))
                 if length >= limit:
                     where = f" ({rows.where(i)})" if isinstance(rows, Rows) else ""
@@ -261,7 +262,7 @@ class BaseAgent(ABC, Generic[C]):
 
     def _describe(self, folder: Path) -> None:
         temporary = folder / "agent.json.writing"
-        temporary.write_text(json.dumps(self._description(), indent=2, default=repr) + "\n")
+        temporary.write_text(json.dumps(self._description(), indent=2) + "\n")
         os.replace(temporary, folder / "agent.json")
 
     def _description(self) -> dict[str, Any]:
@@ -271,7 +272,8 @@ class BaseAgent(ABC, Generic[C]):
             "model": self.model_name,
             "env": self.env_id,
             "env_is_id": self.env_is_id,
-            "env_options": self.env_options,
+            "env_options": {name: value for name, value in self.env_options.items() if _is_json(value)},
+            "env_options_left_out": [name for name, value in self.env_options.items() if not _is_json(value)],
             "config": dataclasses.asdict(self.config),
             "versions": {name: version(name) for name in packages},
         }
@@ -297,6 +299,13 @@ def read_description(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "agent.json").read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{folder} holds no agent: there is no agent.json in it") from error
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError):
+        return False
 
 
 def _writable(folder: Path) -> Path:

@@ -39,7 +39,7 @@ class AgentConfig:
     """Recompute activations in the backward pass: less memory, more time."""
     lora_rank: int = 0
     """Rank of the low-rank adapters that learn in place of the weights; 0 trains the weights themselves."""
-    lora_alpha: float = 32.0
+    lora_alpha: int = 32
     """Scale of the adapters: their output is multiplied by lora_alpha / lora_rank."""
     max_tokens: int = 1024
     """Tokens of an episode, its prompt included; a longer one is truncated."""

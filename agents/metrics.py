@@ -49,10 +49,10 @@ def samples_to_show(groups: Sequence[Group], count: int = 4) -> list[Sample]:
 
 
 def _sample(t: Trajectory) -> Sample:
-    prompt = "\n".join(m.get("content", "") for m in t.episode.prompt)
+    prompt = "\n".join(m["content"] for m in t.episode.prompt)
     replies = t.episode.completion
     completion = (
-        replies[0].get("content", "")
+        replies[0]["content"]
         if len(replies) == 1
         else "\n".join(f"{m['role']}: {m.get('content', '')}" for m in replies)
     )

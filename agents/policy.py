@@ -45,22 +45,14 @@ class Policy:
             ValueError: if there is no model of that name, or its tokenizer has no end token.
         """
         from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
 
         name = str(source)
+        adapter = Path(name, "adapter_config.json").is_file()
         try:
-            adapter = Path(name, "adapter_config.json").is_file()
-            bars = logging.is_progress_bar_enabled()
-            logging.disable_progress_bar()
-            try:
-                # With peft installed, transformers loads the base model of an adapter's folder and the adapter on top
-                # of it.
-                model = (
+            with _no_bars():
+                model: Any = (
                     _load_adapter(name, dtype) if adapter else AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
                 )
-            finally:
-                if bars:
-                    logging.enable_progress_bar()
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
@@ -90,10 +82,10 @@ class Policy:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = LlamaForCausalLM(config)
+            model: Any = LlamaForCausalLM(config)
         return cls(model.to(getattr(torch, dtype)).to(pick_device(device)), tokenizer, "tiny")
 
-    def with_lora(self, rank: int, alpha: float, seed: int) -> Policy:
+    def with_lora(self, rank: int, alpha: int, seed: int) -> Policy:
         """The same with a low-rank adapter on every linear layer (arXiv 2106.09685); only the adapter learns.
 
         Raises:
@@ -103,9 +95,7 @@ class Policy:
             from peft import LoraConfig, get_peft_model
         except ImportError as error:
             raise ImportError('LoRA needs peft: pip install "tokengym[peft]"') from error
-        config = LoraConfig(
-            r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
-        )  # type: ignore[arg-type]
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = get_peft_model(self.model, config)
@@ -127,7 +117,8 @@ class Policy:
 
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors), configuration and tokenizer, as `Policy.load` and transformers read them."""
-        self.model.save_pretrained(str(folder), safe_serialization=True)
+        with _no_bars():
+            self.model.save_pretrained(str(folder))
         self.tokenizer.save(folder)
 
 
@@ -159,6 +150,20 @@ def pick_device(device: str) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the progress bars of transformers, which tear those of a monitor."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _load_adapter(folder: str, dtype: DType) -> Any:

@@ -37,17 +37,18 @@ class WarmStart:
     warmup_steps: int = 20
 
 
-def warm_started(env: TextEnv, identity: str, seed: int, max_tokens: int, plan: WarmStart = WarmStart()) -> Policy:
+def warm_started(env: TextEnv, seed: int, max_tokens: int, plan: WarmStart = WarmStart()) -> Policy:
     """The tiny policy after `plan` on `env`, from the cache if it was made before.
 
-    `identity` tells environments apart in the cache: its id and arguments. The folder of the cache is `TOKENGYM_CACHE`,
-    or the user's cache directory.
+    Environments are told apart by what they demonstrate. The folder of the cache is `TOKENGYM_CACHE`, or the user's cache
+    directory.
 
     Raises:
         ValueError: if the environment has no demonstrations.
     """
+    shown = [(d.prompt, d.completion) for d in islice(env.demonstrations(np.random.default_rng(seed)), 100)]
     versions = (torch.__version__, transformers.__version__)
-    key = json.dumps([identity, seed, max_tokens, asdict(plan), versions], sort_keys=True)
+    key = json.dumps([shown, seed, max_tokens, asdict(plan), versions], sort_keys=True)
     name = f"tiny-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
     folder = Path(os.environ.get("TOKENGYM_CACHE") or platformdirs.user_cache_dir("tokengym")) / name
     if folder.is_dir():
@@ -58,7 +59,6 @@ def warm_started(env: TextEnv, identity: str, seed: int, max_tokens: int, plan: 
     temporary = folder.with_name(f"{name}.{os.getpid()}")
     temporary.mkdir(parents=True, exist_ok=True)
     policy.save(temporary)
-    (temporary / "warm_start.json").write_text(key + "\n")
     try:
         temporary.rename(folder)
     except OSError:  # another program was faster, with the same result

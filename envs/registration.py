@@ -52,7 +52,8 @@ def as_text_env(env: str | gym.Env, **options: Any) -> TextEnv:
                 f"no environment {env!r} is registered{hint} Those of TokenGym are {', '.join(ENVIRONMENTS)}"
             )
         # An environment that someone else registered need not have levels.
-        env = gym.make(env, **({"level": "turn"} if env in ENVIRONMENTS else {}) | options)
+        level: dict[str, Any] = {"level": "turn"} if env in ENVIRONMENTS else {}
+        env = gym.make(env, **level | options)
     if not isinstance(env.unwrapped, TextEnv | TokenEnv):
         raise ValueError(f"agents learn in a TextEnv or a TokenEnv, not in {type(env.unwrapped).__name__}")
     inner = env

@@ -59,7 +59,7 @@ class TokenEnv(gym.Env[dict[str, Any], int]):
         self._stop = StopStrings(env.tokenizer, stop)
         self._end_ids = env.tokenizer.end_ids
         self._vocab_size = env.tokenizer.vocab_size
-        self.action_space = gym.spaces.Discrete(self._vocab_size)
+        self.action_space: gym.Space[Any] = gym.spaces.Discrete(self._vocab_size)
         self.observation_space = gym.spaces.Dict(
             tokens=gym.spaces.Box(0, self._vocab_size - 1, (max_tokens,), np.int32),
             length=gym.spaces.Discrete(max_tokens + 1),

@@ -346,7 +346,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _prompt(episode: Episode) -> str:
-    return "\n\n".join(message.get("content", "") for message in episode.prompt)
+    return "\n\n".join(message["content"] for message in episode.prompt)
 
 
 def _name(function: Callable[..., Any]) -> str:

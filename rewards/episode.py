@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 
 class Message(TypedDict, total=False):
@@ -15,8 +15,8 @@ class Message(TypedDict, total=False):
     are used.
     """
 
-    role: str
-    content: str
+    role: Required[str]
+    content: Required[str]
     tool_calls: list[dict[str, Any]]
     name: str
 
@@ -59,7 +59,7 @@ class Episode:
     @property
     def text(self) -> str:
         """What the policy wrote: the assistant turns, joined by a newline."""
-        return "\n".join(m.get("content", "") for m in self.completion if m.get("role") == "assistant")
+        return "\n".join(m["content"] for m in self.completion if m["role"] == "assistant")
 
 
 @dataclass(frozen=True, slots=True)

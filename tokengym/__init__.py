@@ -9,11 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import envs, rewards
-from .rewards import Episode, Message, Score, Stop
+from tokengym import envs, rewards
+from tokengym.rewards import Episode, Message, Score, Stop
 
 if TYPE_CHECKING:
-    from . import agents
+    from tokengym import agents
 
 __version__ = "0.1.0"
 __all__ = ["Episode", "Message", "Score", "Stop", "__version__", "agents", "envs", "rewards"]

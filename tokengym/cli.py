@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from .agents import BaseAgent
+    from tokengym.agents import BaseAgent
 
 COMMANDS = {
     "train": "train an agent: tokengym train AGENT [OPTIONS]",
@@ -100,6 +100,8 @@ class Eval:
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point of the command `tokengym`. Exits with 2 and one line for what cannot be done."""
     args = list(sys.argv[1:] if args is None else args)
+    # Threads of torch that spin while they wait make a run four times as slow when anything else wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         _run(args)
     except UsageError as error:
@@ -118,7 +120,7 @@ def _run(args: list[str]) -> None:
             print(f"  {name:<8} {text}")
         return
     if args[0] == "--version":
-        from . import __version__
+        from tokengym import __version__
 
         print(f"tokengym {__version__}")
         return
@@ -129,7 +131,7 @@ def _run(args: list[str]) -> None:
 
 
 def _train(args: list[str]) -> None:
-    from .agents import AGENTS
+    from tokengym.agents import AGENTS
 
     if not args or args[0] in ("-h", "--help"):
         print("usage: tokengym train AGENT [OPTIONS]   (tokengym train AGENT --help lists its options)\n")
@@ -140,14 +142,11 @@ def _train(args: list[str]) -> None:
     if args[0] not in AGENTS:
         raise UsageError(f"unknown agent {args[0]!r}{_near(args[0], AGENTS)}; agents are {', '.join(AGENTS)}")
     agent_class = AGENTS[args[0]]
+    config_type: Any = getattr(agent_class, "Config")  # noqa: B009 (a class attribute that pyright takes for an instance's)
     flat = tyro.conf.OmitArgPrefixes
     form = dataclasses.make_dataclass(
         "Train",
-        [
-            ("run", Annotated[Run, flat]),
-            ("task", Annotated[Task, flat]),
-            ("agent", Annotated[agent_class.Config, flat]),
-        ],  # type: ignore[name-defined]
+        [("run", Annotated[Run, flat]), ("task", Annotated[Task, flat]), ("agent", Annotated[config_type, flat])],
         frozen=True,
     )
     form.__doc__ = f"{agent_class.summary} ({agent_class.paper})."
@@ -207,8 +206,8 @@ def _train_and_report(agent: BaseAgent, run: Run) -> None:
 
 
 def _eval(args: list[str]) -> None:
-    from .agents import AGENTS, SFT
-    from .agents.base import read_description
+    from tokengym.agents import AGENTS, SFT
+    from tokengym.agents.base import read_description
 
     given = _parse(Eval, "tokengym eval", args)
     folder = Path(given.source)
@@ -232,7 +231,7 @@ def _eval(args: list[str]) -> None:
 
 
 def _envs(args: list[str]) -> None:
-    from .envs import ENVIRONMENTS, as_text_env
+    from tokengym.envs import ENVIRONMENTS, as_text_env
 
     _no_options("envs", args)
     table = Table("environment", "task", box=None, pad_edge=False)
@@ -244,7 +243,7 @@ def _envs(args: list[str]) -> None:
 
 
 def _agents(args: list[str]) -> None:
-    from .agents import AGENTS
+    from tokengym.agents import AGENTS
 
     _no_options("agents", args)
     table = Table("agent", "what it does", "paper", box=None, pad_edge=False)

@@ -125,7 +125,9 @@ def test_group_normalized_by_hand() -> None:
 
 
 def test_eps_is_added_to_the_deviation() -> None:
-    found = group_normalized(torch.tensor([0.0, 2.0]), torch.zeros(2, dtype=torch.long), torch.tensor([True, True]), 1.0)
+    found = group_normalized(
+        torch.tensor([0.0, 2.0]), torch.zeros(2, dtype=torch.long), torch.tensor([True, True]), 1.0
+    )
     expected = 1 / (math.sqrt(2) + 1)
     torch.testing.assert_close(found, torch.tensor([-expected, expected]))
 
@@ -208,7 +210,9 @@ def test_group_normalized_invariances(rows: list[tuple[float, int, bool]], shift
 # Losses.
 
 
-def clip_loss(lp: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: tuple[float, float], form: Any) -> Tensor:
+def clip_loss(
+    lp: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: tuple[float, float], form: Any
+) -> Tensor:
     losses, _ = policy_gradient_clip(lp, old, advantages, *clip)
     return (token_weights(mask, form, mask.shape[1]) * losses).sum()
 

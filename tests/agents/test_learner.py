@@ -39,11 +39,13 @@ def make_batch(lengths: tuple[int, ...] = (40, 3, 17, 9, 25, 12), seed: int = 0,
         if n > 8:
             mask[-4:-2] = [0, 0]  # a tool's result
         masks.append([0] * n if i == masked else mask)
-    old = [[m * float(-3 * torch.rand((), generator=g)) for m in mask] for mask in masks]
+    old = [[m * float(-4 - 4 * torch.rand((), generator=g)) for m in mask] for mask in masks]
     return Batch.pack(ids, masks, old, torch.randn(len(lengths), generator=g), pad_id=256)
 
 
-def gradient(policy: Policy, batch: Batch, loss: Any = ppo, **options: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
+def gradient(
+    policy: Policy, batch: Batch, loss: Any = ppo, **options: Any
+) -> tuple[dict[str, Tensor], dict[str, float]]:
     learner = Learner(policy, **options)
     policy.model.train()
     stats = learner.accumulate(batch, loss)
@@ -95,7 +97,9 @@ def test_demonstrations_teach_the_policys_turns_and_their_ends() -> None:
     batch = demonstration_batch([Demonstration([user], turns)], tokenizer, 100)
     learned = [i for i, m in zip(batch.ids[0].tolist(), batch.action_mask[0].tolist()) if m]
     assert learned == [*b"ab", 257, *b"c", 257]
-    assert tokenizer.decode_all(batch.ids[0].tolist()) == "<user>hi<end><assistant>ab<end><tool>42<end><assistant>c<end>"
+    assert (
+        tokenizer.decode_all(batch.ids[0].tolist()) == "<user>hi<end><assistant>ab<end><tool>42<end><assistant>c<end>"
+    )
     with pytest.raises(ValueError, match="max_tokens=5"):
         demonstration_batch([Demonstration([user], turns)], tokenizer, 5)
 
@@ -156,13 +160,16 @@ def test_the_loss_has_no_gradient_at_masked_predictions(make_policy: MakePolicy)
     batch, policy = make_batch(), make_policy()
     learner = Learner(policy)
     seen: list[Tensor] = []
-    handle = policy.model.register_forward_hook(lambda _m, _a, output: seen.append(output.logits) or output.logits.retain_grad())
+    handle = policy.model.register_forward_hook(
+        lambda _m, _a, output: seen.append(output.logits) or output.logits.retain_grad()
+    )
     learner.accumulate(batch, ppo)
     handle.remove()
     [logits] = seen
     assert logits.grad is not None
+    [rows] = batch.micro_batches(learner.micro_batch_tokens)
     # Logits may be those of the last columns only; the last of them predicts nothing.
-    predicting = batch.action_mask[:, -(logits.shape[1] - 1) :] == 1
+    predicting = batch.action_mask[rows, -(logits.shape[1] - 1) :] == 1
     touched = (logits.grad != 0).any(-1)
     assert not touched[:, -1].any()
     assert not (touched[:, :-1] & ~predicting).any()
@@ -218,7 +225,9 @@ def test_gradient_checkpointing_gives_the_same_gradient(make_policy: MakePolicy,
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_training_passes_have_no_dropout(make_policy: MakePolicy, kind: str) -> None:
-    changes = {"attention_dropout": 0.5} if kind == "llama" else {"attn_pdrop": 0.5, "resid_pdrop": 0.5, "embd_pdrop": 0.5}
+    changes = (
+        {"attention_dropout": 0.5} if kind == "llama" else {"attn_pdrop": 0.5, "resid_pdrop": 0.5, "embd_pdrop": 0.5}
+    )
     batch = make_batch()
     assert_same(gradient(make_policy(kind, **changes), batch)[0], gradient(make_policy(kind), batch)[0])
 
@@ -230,7 +239,9 @@ def test_training_passes_have_no_dropout(make_policy: MakePolicy, kind: str) -> 
 def test_the_kl_to_the_sampler_is_zero_right_after_sampling(make_policy: MakePolicy, temperature: float) -> None:
     policy = make_policy("qwen2")
     request = Request([1, 2, 3], range(6), 20)
-    [generations] = TorchEngine(policy.model, policy.tokenizer).generate([request], Sampling(temperature), entropies=True)
+    [generations] = TorchEngine(policy.model, policy.tokenizer).generate(
+        [request], Sampling(temperature), entropies=True
+    )
     batch = Batch.pack(
         [[1, 2, 3, *g.ids] for g in generations],
         [[0, 0, 0] + [1] * len(g.ids) for g in generations],
@@ -273,13 +284,13 @@ def test_gradients_are_clipped(make_policy: MakePolicy) -> None:
     batch, policy = make_batch(), make_policy()
     gradients, _ = gradient(policy, batch)
     norm = float(torch.cat([g.flatten() for g in gradients.values()]).norm())
-    assert norm > 0.1
-    learner = Learner(policy, max_grad_norm=0.1)
+    assert norm > 0.02
+    learner = Learner(policy, max_grad_norm=0.01)
     stats = learner.update(batch, ppo, learning_rate=1e-3)
     assert stats["grad_norm"] == pytest.approx(norm, rel=1e-4)
     state = learner.state()
     first = torch.cat([t.flatten() for name, t in state.items() if "/exp_avg/" in name])
-    assert float(first.norm()) / 0.1 == pytest.approx(0.1, rel=1e-3)  # (1 − β1) g
+    assert float(first.norm()) == pytest.approx(0.001, rel=1e-3)  # (1 − β1) g
 
 
 def test_weight_decay_is_of_matrices(make_policy: MakePolicy) -> None:
@@ -299,7 +310,9 @@ def test_minibatches_and_epochs(make_policy: MakePolicy) -> None:
     assert steps == {6.0}
     assert stats["speed/learn_tokens_per_s"] > 0
     again = make_policy()
-    assert Learner(again).update(batch, ppo, learning_rate=1e-3, epochs=2, minibatches=3, seed=1)["loss"] == stats["loss"]
+    assert (
+        Learner(again).update(batch, ppo, learning_rate=1e-3, epochs=2, minibatches=3, seed=1)["loss"] == stats["loss"]
+    )
     assert Learner(make_policy()).update(batch, ppo, learning_rate=1e-3, minibatches=99)["loss"] < 100
 
 
@@ -326,7 +339,7 @@ def test_bfloat16_learns_by_its_float32_masters(make_policy: MakePolicy) -> None
         stats = learner.update(batch, ppo, learning_rate=1e-6)
     assert stats["grad_norm"] > 0
     for name, master in learner.masters.items():
-        moved = (master - before[name]).abs()
+        moved = (master.detach() - before[name]).abs()
         assert master.dtype == torch.float32
         assert 1e-7 < float(moved.max()) < 1e-5
         assert torch.equal(learner.params[name], master.to(torch.bfloat16))
@@ -376,7 +389,9 @@ def test_only_the_adapter_learns(make_policy: MakePolicy) -> None:
         stats = learner.update(batch, ppo, learning_rate=1e-2, reference=reference)
     assert stats["kl/reference"] > 1e-4
     assert torch.equal(learner.reference_logprobs(batch, reference), start)
-    base = {name.replace("base_model.model.", "").replace(".base_layer", ""): p for name, p in policy.named_parameters()}
+    base = {
+        name.replace("base_model.model.", "").replace(".base_layer", ""): p for name, p in policy.named_parameters()
+    }
     assert all(torch.equal(base[name], p) for name, p in frozen.items())
 
 

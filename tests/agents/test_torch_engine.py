@@ -184,7 +184,9 @@ def test_stop_strings(make_policy: MakePolicy) -> None:
 
 def test_a_stop_string_in_the_prompt_stops_nothing(make_policy: MakePolicy) -> None:
     policy = make_policy()
-    [[g]] = TorchEngine(policy.model, policy.tokenizer).generate([Request(list(b"</x>"), [0], 3)], Sampling(stop=("x>",)))
+    [[g]] = TorchEngine(policy.model, policy.tokenizer).generate(
+        [Request(list(b"</x>"), [0], 3)], Sampling(stop=("x>",))
+    )
     assert len(g.ids) == 3 or g.ids[-1] == 257
 
 
@@ -318,7 +320,14 @@ def test_tokens_of_a_sample_are_independent_of_each_other(make_policy: MakePolic
 
 def test_top_k_support() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0]])
-    for k, expected in [(1, {1}), (2, {1, 3}), (3, {1, 2, 3}), (5, {0, 1, 2, 3, 4}), (9, {0, 1, 2, 3, 4}), (0, set(range(5)))]:
+    for k, expected in [
+        (1, {1}),
+        (2, {1, 3}),
+        (3, {1, 2, 3}),
+        (5, {0, 1, 2, 3, 4}),
+        (9, {0, 1, 2, 3, 4}),
+        (0, set(range(5))),
+    ]:
         assert supports(logits, Sampling(top_k=k)) == [expected]
 
 
@@ -330,7 +339,14 @@ def test_top_k_with_ties_has_k_tokens() -> None:
 
 def test_top_p_support() -> None:
     logits = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()[None, [3, 0, 2, 1]]
-    for p, expected in [(1e-9, {1}), (0.49, {1}), (0.51, {1, 3}), (0.74, {1, 3}), (0.76, {1, 3, 2}), (0.95, {0, 1, 2, 3})]:
+    for p, expected in [
+        (1e-9, {1}),
+        (0.49, {1}),
+        (0.51, {1, 3}),
+        (0.74, {1, 3}),
+        (0.76, {1, 3, 2}),
+        (0.95, {0, 1, 2, 3}),
+    ]:
         assert supports(logits, Sampling(top_p=p)) == [expected]
 
 
