@@ -286,21 +286,25 @@ def test_load_refuses(tmp_path: Path) -> None:
         FastGRPO.load(tmp_path / "run", env=Letters())
 
 
-def test_options_that_json_does_not_know(tmp_path: Path) -> None:
-    """A dataset's Path, and a reward: the first is loaded again, the second is asked for by name."""
+FAST = {k: v for k, v in OPTIONS.items() if k != "steps"} | {"console": False, "max_tokens": 200}
+
+
+@pytest.mark.parametrize("form", [str, Path])
+def test_a_saved_agent_finds_its_dataset(tmp_path: Path, form: Callable[[Path], Any]) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"question": f"{i}+1", "answer": i + 1}) + "\n" for i in range(40)))
+    FastGRPO(env_options={"dataset": form(data)}, **FAST).save(tmp_path / "saved")
+    assert len(FastGRPO.load(tmp_path / "saved").env.rows) == 36
 
+
+def test_a_reward_cannot_be_saved_and_is_asked_for(tmp_path: Path) -> None:
     def short(completion: str) -> float:
         return -float(len(completion))
 
-    fast = {k: v for k, v in OPTIONS.items() if k != "steps"} | {"console": False, "max_tokens": 200}
-    FastGRPO(env_options={"dataset": data}, **fast).save(tmp_path / "path")
-    assert len(FastGRPO.load(tmp_path / "path").env.rows) == 36
-    FastGRPO(env_options={"reward": short}, **fast).save(tmp_path / "reward")
+    FastGRPO(env_options={"reward": short}, **FAST).save(tmp_path)
     with pytest.raises(ValueError, match="env_options"):
-        FastGRPO.load(tmp_path / "reward")
-    assert FastGRPO.load(tmp_path / "reward", env_options={"reward": short}).step == 0
+        FastGRPO.load(tmp_path)
+    assert FastGRPO.load(tmp_path, env_options={"reward": short}).step == 0
 
 
 def test_evaluation_of_the_held_out_problems(tmp_path: Path) -> None:
@@ -371,16 +375,16 @@ def test_options_for_an_environment_object_are_refused_or_used() -> None:
 def test_the_warm_start_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENGYM_CACHE", str(tmp_path))
     env, plan = as_text_env("MathVerify-v0"), WarmStart(max_steps=2, batch_size=4)
-    first = warm_started(env, "x", 0, 64, plan)
+    first = warm_started(env, 0, 64, plan)
     [folder] = tmp_path.iterdir()
     changed = folder.stat().st_mtime_ns
-    again = warm_started(env, "x", 0, 64, plan)
+    again = warm_started(env, 0, 64, plan)
     assert folder.stat().st_mtime_ns == changed
     assert all(torch.equal(p, dict(first.named_parameters())[name]) for name, p in again.named_parameters())
-    warm_started(env, "x", 1, 64, plan)
+    warm_started(env, 1, 64, plan)
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(ValueError, match="no demonstration"):
-        warm_started(Letters(), "y", 0, 64, plan)
+        warm_started(Letters(), 0, 64, plan)
 
 
 class Says(TextEnv):
@@ -592,7 +596,7 @@ def test_a_signal_leaves_a_checkpoint(
     done = len(rows(tmp_path))
     assert 1 <= done < 100
     assert checkpoints(tmp_path / "checkpoints")[-1].name == f"step-{done:08d}"
-    if done < 6:
+    if done < 6 and (program, number) != ("cli", signal.SIGTERM):
         server.start("resume" if program == "script" else "cli-resume", str(tmp_path), str(6 - done))
         if program == "cli":  # the run has its own number of steps: stop it again
             wait_for_steps(tmp_path, 6)
@@ -610,7 +614,7 @@ def server_child(server: Server) -> int:
     return int(children.read_text().split()[0])
 
 
-@pytest.mark.parametrize("round_", range(4))
+@pytest.mark.parametrize("round_", range(3))
 def test_a_kill_at_any_moment(tmp_path: Path, server: Server, uninterrupted: list[dict[str, Any]], round_: int) -> None:
     draw = random.Random(round_)
     pid = server.start("script", str(tmp_path), "6")

@@ -101,7 +101,7 @@ def test_weights_of_nothing_are_zero() -> None:
 def test_aggregation_errors() -> None:
     with pytest.raises(ValueError, match="seq-mean-token-sum-norm"):
         token_weights(MASK, "seq-mean-token-sum-norm")
-    with pytest.raises(ValueError, match="unknown aggregation 'mean'.*token-mean"):
+    with pytest.raises(ValueError, match=r"unknown aggregation 'mean'.*token-mean"):
         token_weights(MASK, "mean")  # type: ignore[arg-type]
 
 

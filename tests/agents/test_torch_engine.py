@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine
@@ -363,6 +363,7 @@ def test_top_p_with_ties_is_the_smallest_set() -> None:
     st.integers(0, 12),
     st.floats(0, 1, exclude_max=True),
 )
+@example([0.0, 0.0, 0.0, 2.0], 0.75, 2, 0.0)
 @settings(deadline=None, max_examples=200)
 def test_a_drawn_token_is_always_allowed(row: list[float], top_p: float, top_k: int, u: float) -> None:
     logits = torch.tensor([row])

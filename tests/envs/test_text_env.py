@@ -108,6 +108,9 @@ def test_max_turns_truncates():
     assert observation == ""  # nobody would answer a hint
     assert reward == pytest.approx(-0.125 - 0.001 * len(f"{wrong}\n{wrong}"))
     assert info["guess"] == int(wrong)
+    env.reset(seed=0)
+    assert env.step(wrong)[2:4] == (False, False)  # the next episode has all its turns
+    assert env.episode.stop is Stop.LENGTH  # as far as it got
 
 
 def test_the_last_turn_may_still_be_right():

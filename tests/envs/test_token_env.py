@@ -185,8 +185,9 @@ def test_stepping_without_an_episode():
     say(env, str(env.text_env.target))
     with pytest.raises(gym.error.ResetNeeded):
         env.step(1)
-    env.reset()
-    env.step(1)
+    observation, _ = env.reset()
+    assert not observation["action_mask"].any()
+    assert env.step(1)[0]["action_mask"].sum() == 1
 
 
 @pytest.mark.parametrize("action", [-1, 262, np.int64(10**6)])
