@@ -41,6 +41,11 @@ class Agent(BaseAgent[C], Generic[C]):
     def loss(self, terms: TokenTerms) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss per token [B, T], and per-token quantities [B, T] to report the means of."""
 
+    @property
+    def skips_zero_advantage(self) -> bool:
+        """Whether a sequence with advantage 0 has no gradient in `loss`, so that computing it can be spared."""
+        return False
+
     # The loop.
 
     def train_step(self) -> tuple[dict[str, float], Sequence[Sample]]:
@@ -63,8 +68,6 @@ class Agent(BaseAgent[C], Generic[C]):
         rewards = torch.tensor([t.reward or 0.0 for t in trajectories])
         numbers = torch.tensor([t.group for t in trajectories])
         advantages = self.advantages(rewards, numbers, valid)
-        metrics = rollout_metrics(groups, advantages[valid])
-        metrics["speed/sample_tokens_per_s"] = sampled / sample_seconds
 
         # Advantages → Batch → Learner.update → Engine.sync → monitor.
         batch = Batch.pack(
@@ -74,7 +77,7 @@ class Agent(BaseAgent[C], Generic[C]):
             advantages,
             pad_id=self.policy.tokenizer.pad_id,
         )
-        metrics |= self.learner.update(
+        metrics = self.learner.update(
             batch,
             self.loss,
             learning_rate=self.learning_rate,
@@ -82,8 +85,10 @@ class Agent(BaseAgent[C], Generic[C]):
             epochs=c.epochs,
             minibatches=c.minibatches,
             seed=seeds[0][0],
+            skip_zero_advantage=self.skips_zero_advantage,
         )
         self.engine.sync(self.policy.named_parameters())
+        metrics |= rollout_metrics(groups, advantages[valid]) | {"speed/sample_tokens_per_s": sampled / sample_seconds}
         return metrics, samples_to_show(groups)
 
     # Where the loop's tools come from.

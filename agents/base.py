@@ -9,20 +9,22 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import gymnasium as gym
+from rich.console import Console
 
-from ..envs import Rows, TextEnv, as_text_env
+from ..envs import ENVIRONMENTS, Rows, TextEnv, Tokenizer, as_text_env
 from .config import AgentConfig
 from .engines import Sampling, TorchEngine
 from .evaluation import Evaluation, summarize
 from .interrupts import Interrupts
 from .learner import Learner, checkpoints, load_checkpoint, save_checkpoint
-from .monitor import Monitor, Sample, progress
+from .monitor import Advance, Monitor, Sample, progress
 from .policy import Policy
 from .rollout import ChainRollout, PromptCursor, episode_seeds
 from .rollout.chain import too_long
@@ -38,8 +40,8 @@ class BaseAgent(ABC, Generic[C]):
         model: "tiny" (the built-in policy, warm-started on the environment's demonstrations), a hub id or a folder.
         env: an environment id, or an environment made with `gym.make`.
         env_options: arguments of the environment, if `env` is an id: `dict(dataset="gsm8k/train.jsonl")`.
-        eval_env: where `evaluate` takes its problems; by default the test split of `env` if that is an id, else `env`
-            itself.
+        eval_env: where `evaluate` takes its problems; by default the test split of `env` if that is an id of TokenGym's,
+            else `env` itself.
         run_dir: where metrics and checkpoints go; by default a new folder below `runs`.
         console: show progress.
         options: the fields of `Config`, by name.
@@ -69,20 +71,23 @@ class BaseAgent(ABC, Generic[C]):
         self.config: C = self.Config.make(**options).resolved(self.model_name)
         self.env_is_id = isinstance(env, str)
         self.env_id = env if isinstance(env, str) else getattr(env.spec, "id", type(env.unwrapped).__name__)
-        self.env_options = dict(env_options or {})
-        self.run_dir = None if run_dir is None else _writable(Path(run_dir))
+        self.env_options = {n: str(v) if isinstance(v, Path) else v for n, v in (env_options or {}).items()}
+        if self.env_options and not self.env_is_id:
+            raise ValueError(f"env_options are for an environment's id; {self.env_id} is made already")
+        self.run_dir = None if run_dir is None else _new_run(Path(run_dir))
         self.console = console
         self.step = 0
         self.total_steps = self.config.steps
         self.sampled_tokens = 0
 
-        tokenizer = {} if self.model_name == "tiny" else {"tokenizer": self.model_name}
-        self.env = as_text_env(env, **(self.env_options | (tokenizer if isinstance(env, str) else {})))
+        # All that can be refused cheaply is refused before the policy is loaded, or even warm-started.
+        tokenizer = Policy.load_tokenizer(self.model_name)
+        self.env = self._make_env(env, tokenizer)
         self._eval_env = eval_env
+        self._check_prompts(tokenizer)
         self.policy = self.load_policy(self.model_name)
         if self.config.lora_rank:
             self.policy = self.policy.with_lora(self.config.lora_rank, self.config.lora_alpha, self.config.seed)
-        self._check_prompts()
         self.engine = TorchEngine(self.policy.model, self.policy.tokenizer)
         self.prompts = PromptCursor(len(self.env.rows), self.config.seed)
         self.learner = self.make_learner()
@@ -97,7 +102,7 @@ class BaseAgent(ABC, Generic[C]):
         """The policy that learning starts from."""
         c = self.config
         if model == "tiny":
-            return warm_started(self.env, c.seed, c.max_tokens).to(c.dtype, c.device)
+            return warm_started(self.env, c.seed, c.max_tokens, progress=self._progress).to(c.dtype, c.device)
         return Policy.load(model, dtype=c.dtype, device=c.device)
 
     def make_learner(self) -> Learner:
@@ -164,7 +169,7 @@ class BaseAgent(ABC, Generic[C]):
         rollout = self.make_rollout(env)
         seeds = episode_seeds(0, 0, len(rows), samples)
         groups = []
-        with progress(f"Evaluating {self.env_id}", len(rows)) as advance:
+        with self._progress(f"Evaluating {self.env_id}", len(rows)) as advance:
             for start in range(0, len(rows), 128):
                 part = slice(start, start + 128)
                 groups += rollout.run(rows[part], seeds[part], Sampling(temperature=temperature))
@@ -230,15 +235,23 @@ class BaseAgent(ABC, Generic[C]):
     def _held_out(self) -> TextEnv:
         if self._eval_env is not None:
             return as_text_env(self._eval_env)
-        if self.env_is_id:
-            return as_text_env(
-                self.env_id, **(self.env_options | {"split": "test", "tokenizer": self.policy.tokenizer})
-            )
+        if self.env_id in ENVIRONMENTS and self.env_is_id:
+            return self._make_env(self.env_id, self.policy.tokenizer, split="test")
         return self.env
 
-    def _check_prompts(self) -> None:
+    def _make_env(self, env: str | gym.Env, tokenizer: Tokenizer, **options: Any) -> TextEnv:
+        if not isinstance(env, str):
+            return as_text_env(env)
+        # The environments of others are made as they are: they may know neither splits nor tokenizers.
+        own = {"tokenizer": tokenizer, **options} if env in ENVIRONMENTS else {}
+        return as_text_env(env, **(self.env_options | own))
+
+    def _progress(self, title: str, total: int) -> AbstractContextManager[Advance]:
+        return progress(title, total, rich_console=None if self.console else Console(quiet=True))
+
+    def _check_prompts(self, tokenizer: Tokenizer) -> None:
         """Refuse rows whose prompt is too long before any work, without tokenising the short ones."""
-        rows, limit, tokenizer = self.env.rows, self.config.max_tokens, self.policy.tokenizer
+        rows, limit = self.env.rows, self.config.max_tokens
         # A generator of problems makes prompts alike; the rows of a file may be anything.
         count = len(rows) if isinstance(rows, Rows) else min(len(rows), 100)
         frame = len(tokenizer.encode_prompt(self.env.opening(rows[0])))
@@ -254,9 +267,7 @@ class BaseAgent(ABC, Generic[C]):
     def _open_run(self) -> Path:
         if self.run_dir is None:
             stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-            self.run_dir = _writable(Path("runs", f"{type(self).__name__.lower()}-{self.env_id}-{stamp}"))
-        if self.step == 0 and checkpoints(self.run_dir / "checkpoints"):
-            raise ValueError(f"{self.run_dir} holds another run: go on with it by load(), or choose another run_dir")
+            self.run_dir = _writable(Path("runs", f"{type(self).__name__.lower()}-{self.env_id}-{stamp}-{os.getpid()}"))
         self._describe(self.run_dir)
         return self.run_dir
 
@@ -306,6 +317,12 @@ def _is_json(value: Any) -> bool:
         return json.loads(json.dumps(value)) == value
     except (TypeError, ValueError):
         return False
+
+
+def _new_run(folder: Path) -> Path:
+    if checkpoints(folder / "checkpoints"):
+        raise ValueError(f"{folder} holds another run: go on with it by load(), or choose another run_dir")
+    return _writable(folder)
 
 
 def _writable(folder: Path) -> Path:

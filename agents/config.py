@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
+from .engines import Sampling
 from .functional import Aggregation
 from .policy import DType
 
@@ -51,6 +52,9 @@ class AgentConfig:
     """How many checkpoints are kept, the newest."""
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
         self._at_least(0, "steps", "seed", "warmup_steps", "weight_decay", "lora_rank")
         self._at_least(1, "micro_batch_tokens", "max_tokens", "checkpoint_every", "keep_checkpoints", "max_new_tokens")
         self._above(0, "learning_rate", "max_grad_norm", "lora_alpha")
@@ -120,3 +124,6 @@ class OnPolicyConfig(AgentConfig):
         super().__post_init__()
         self._at_least(1, "prompts_per_step", "group_size", "epochs", "minibatches")
         self._above(0, "temperature")
+        if not isinstance(self.stop, str):
+            object.__setattr__(self, "stop", tuple(self.stop))  # JSON gives a list
+        Sampling(self.temperature, self.top_p, self.top_k, self.stop)  # refuses what cannot be sampled with

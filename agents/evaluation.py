@@ -78,8 +78,8 @@ def summarize(groups: Sequence[Group]) -> Evaluation:
         pass_at={
             k: _proportion([pass_at_k(len(v), sum(v), k) for v in judged if len(v) >= k]) for k in sizes if judged
         },
-        reward=_mean([t.reward for t in trajectories if t.reward is not None]),
-        mean_length=_mean([t.num_actions for t in trajectories]),
+        reward=_mean([[t.reward for t in group if t.reward is not None] for group in groups]),
+        mean_length=_mean([[t.num_actions for t in group] for group in groups]),
         truncated=float(np.mean([t.episode.stop == "length" for t in trajectories])),
         abstained=sum(t.score.abstained for t in trajectories),
     )
@@ -106,11 +106,22 @@ def _proportion(values: Sequence[float]) -> Estimate:
     return Estimate(mean, min(float(interval.low), mean), max(float(interval.high), mean))
 
 
-def _mean(values: Sequence[float]) -> Estimate:
-    if not values:
+def _mean(groups: Sequence[Sequence[float]]) -> Estimate:
+    """Mean of all values; its interval is of the ratio estimator over groups, whose values depend on each other."""
+    groups = [values for values in groups if values]
+    if not groups:
         return Estimate(float("nan"), float("nan"), float("nan"))
-    mean = float(np.mean(values))
-    if min(values) == max(values):
+    sums, counts = np.array([sum(v) for v in groups], float), np.array([len(v) for v in groups], float)
+    mean = float(sums.sum() / counts.sum())
+    if len({v for values in groups for v in values}) == 1 or len(groups) == 1:
         return Estimate(mean, mean, mean)
-    interval = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high))
+    interval = bootstrap(
+        (sums, counts),
+        lambda s, c, axis=-1: s.sum(axis) / c.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=2000,
+        method="percentile",
+        rng=0,
+    ).confidence_interval
+    return Estimate(mean, min(float(interval.low), mean), max(float(interval.high), mean))

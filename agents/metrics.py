@@ -29,6 +29,8 @@ def rollout_metrics(groups: Sequence[Group], advantages: Tensor) -> dict[str, fl
         "advantage/mean": _mean(advantages),
         "advantage/std": float(advantages.std()) if len(advantages) > 1 else 0.0,
         "advantage/skewness": float(skewness(advantages)),
+        "entropy": sum(t.entropy * t.num_actions for t in trajectories)
+        / max(sum(t.num_actions for t in trajectories), 1),
         "length/mean": sum(t.num_actions for t in trajectories) / len(trajectories),
         "length/truncated": sum(t.episode.stop == "length" for t in trajectories) / len(trajectories),
         "abstained": float(sum(t.score.abstained for t in trajectories)),

@@ -33,9 +33,27 @@ class Policy:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            if isinstance(getattr(module, "attention_dropout", None), float):
+                vars(module)["attention_dropout"] = 0.0
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+
+    @staticmethod
+    def load_tokenizer(source: str) -> Tokenizer:
+        """The tokenizer of the model `source`, without loading the model.
+
+        Raises:
+            ValueError: if there is no model of that name, or its tokenizer has no end token.
+        """
+        if source == "tiny":
+            return ByteTokenizer()
+        from transformers import AutoConfig
+
+        if not Path(source, "adapter_config.json").is_file():
+            with _naming_model(source):
+                AutoConfig.from_pretrained(source)
+        return load_tokenizer(source)
 
     @classmethod
     def load(cls, source: str | Path, *, dtype: DType = "float32", device: str = "auto") -> Policy:
@@ -48,16 +66,10 @@ class Policy:
 
         name = str(source)
         adapter = Path(name, "adapter_config.json").is_file()
-        try:
-            with _no_bars():
-                model: Any = (
-                    _load_adapter(name, dtype) if adapter else AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-                )
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"no model {name!r}: neither a folder that has one nor reachable on the hub ({reason})"
-            ) from error
+        with _naming_model(name), _no_bars():
+            model: Any = (
+                _load_adapter(name, dtype) if adapter else AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+            )
         return cls(model.to(pick_device(device)), load_tokenizer(name), name)
 
     @classmethod
@@ -150,6 +162,16 @@ def pick_device(device: str) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _naming_model(name: str) -> Iterator[None]:
+    """Errors of loading as one sentence that names the model."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"no model {name!r}: no folder that has one, nor reachable on the hub ({reason})") from error
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +19,7 @@ import transformers
 
 from ..envs import TextEnv
 from .learner import Learner, demonstration_batch, negative_log_likelihood
-from .monitor import progress
+from .monitor import Advance, progress
 from .policy import Policy
 
 
@@ -37,7 +39,13 @@ class WarmStart:
     warmup_steps: int = 20
 
 
-def warm_started(env: TextEnv, seed: int, max_tokens: int, plan: WarmStart = WarmStart()) -> Policy:
+def warm_started(
+    env: TextEnv,
+    seed: int,
+    max_tokens: int,
+    plan: WarmStart = WarmStart(),
+    progress: Callable[[str, int], AbstractContextManager[Advance]] = progress,
+) -> Policy:
     """The tiny policy after `plan` on `env`, from the cache if it was made before.
 
     Environments are told apart by what they demonstrate. The folder of the cache is `TOKENGYM_CACHE`, or the user's cache
@@ -54,7 +62,8 @@ def warm_started(env: TextEnv, seed: int, max_tokens: int, plan: WarmStart = War
     if folder.is_dir():
         return Policy.load(folder, device="cpu")
     policy = Policy.tiny(seed, device="cpu")
-    imitate(policy, env, seed, max_tokens, plan)
+    with progress("Warm start: imitating demonstrations", plan.max_steps) as advance:
+        imitate(policy, env, seed, max_tokens, plan, advance)
     # Written under another name and renamed: two programs that warm-start at once do not see each other's halves.
     temporary = folder.with_name(f"{name}.{os.getpid()}")
     temporary.mkdir(parents=True, exist_ok=True)
@@ -66,18 +75,17 @@ def warm_started(env: TextEnv, seed: int, max_tokens: int, plan: WarmStart = War
     return policy
 
 
-def imitate(policy: Policy, env: TextEnv, seed: int, max_tokens: int, plan: WarmStart) -> None:
-    """Supervised steps of `policy` on demonstrations of `env`."""
+def imitate(policy: Policy, env: TextEnv, seed: int, max_tokens: int, plan: WarmStart, advance: Advance) -> None:
+    """Supervised steps of `policy` on demonstrations of `env`; `advance` is told of each."""
     demonstrations = env.demonstrations(np.random.default_rng(seed))
     learner = Learner(policy, weight_decay=0.01)
     likelihood = 0.0
-    with progress("Warm start: imitating demonstrations", plan.max_steps) as advance:
-        for step in range(plan.max_steps):
-            batch = demonstration_batch(list(islice(demonstrations, plan.batch_size)), policy.tokenizer, max_tokens)
-            rate = plan.learning_rate * min(1.0, (step + 1) / plan.warmup_steps)
-            stats = learner.update(batch, negative_log_likelihood, learning_rate=rate)
-            likelihood += 0.1 * (stats["likelihood"] - likelihood)
-            advance(text=f"likelihood {likelihood:.2f} of {plan.until:.2f}")
-            if likelihood >= plan.until:
-                advance(plan.max_steps - step - 1)
-                break
+    for step in range(plan.max_steps):
+        batch = demonstration_batch(list(islice(demonstrations, plan.batch_size)), policy.tokenizer, max_tokens)
+        rate = plan.learning_rate * min(1.0, (step + 1) / plan.warmup_steps)
+        stats = learner.update(batch, negative_log_likelihood, learning_rate=rate)
+        likelihood += 0.1 * (stats["likelihood"] - likelihood)
+        advance(text=f"likelihood {likelihood:.2f}, up to {plan.until:.2f}")
+        if likelihood >= plan.until:
+            advance(plan.max_steps - step - 1)
+            return

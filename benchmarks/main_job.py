@@ -2,8 +2,8 @@
 
     python -m benchmarks.main_job                      # five seeds, writes benchmarks/results/main_job.json
 
-Each seed runs `tokengym train grpo --seed N --json …` in a process of its own with a cache of its own, so that the warm start is made
-anew and counted: what a fresh clone does.
+Each seed runs `tokengym train grpo --seed N --json …` in a process of its own with a cache of its own, so that the warm
+start is made anew and counted: what a fresh clone does.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def one(seed: int) -> dict[str, float]:
 def cpu_name() -> str:
     """The processor's own name, where the system tells it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 if __name__ == "__main__":

@@ -225,6 +225,11 @@ class TextEnv(gym.Env[str, str], ABC):
             num_tokens=self._num_tokens,
         )
 
+    @property
+    def num_turns(self) -> int:
+        """Turns that the policy has taken in this episode, the one that is being replied to included."""
+        return self._num_turns
+
     def fork(self) -> TextEnv:
         """An independent copy in the middle of its episode, random state included. Data, tokenizer and reward are shared."""
         shared = (self.rows, self._row, self.reward, self.tokenizer, self.spec, self.observation_space)

@@ -54,6 +54,10 @@ class GRPO(Agent[GRPOConfig]):
     def advantages(self, rewards: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
         return group_normalized(rewards, groups, valid)
 
+    @property
+    def skips_zero_advantage(self) -> bool:
+        return not self.config.kl_coef
+
     def loss(self, terms: TokenTerms) -> tuple[Tensor, dict[str, Tensor]]:
         c = self.config
         losses, clipped = policy_gradient_clip(

@@ -32,6 +32,8 @@ class Sampling:
             raise ValueError(f"temperature is at least 0, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is in (0, 1], not {self.top_p}")
+        if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
+            raise ValueError(f"stop is a sequence of non-empty strings, not {self.stop!r}")
         if self.top_k < 0:
             raise ValueError(f"top_k is at least 0 (0: all tokens), not {self.top_k}")
 

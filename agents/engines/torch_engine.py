@@ -60,6 +60,8 @@ class TorchEngine(Engine):
         with torch.no_grad():
             for name, tensor in weights:
                 own = stale.pop(name)
+                if own.shape != tensor.shape:
+                    raise ValueError(f"{name} is {tuple(tensor.shape)} here and {tuple(own.shape)} in the engine")
                 if own.data_ptr() != tensor.data_ptr():
                     own.copy_(tensor)
         if stale:
@@ -165,8 +167,8 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
         return logits.argmax(dim=-1)
     logits = logits.float() / sampling.temperature
     if sampling.top_k and sampling.top_k < logits.shape[-1]:
-        smallest = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
+        likeliest = logits.topk(sampling.top_k, dim=-1).indices
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, likeliest, logits.gather(-1, likeliest))
     probabilities = torch.softmax(logits, dim=-1).double()
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True)

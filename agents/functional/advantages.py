@@ -31,5 +31,5 @@ def group_normalized(rewards: Tensor, groups: Tensor, valid: Tensor, eps: float 
     centred = (rewards - mean) * ones
     std = (per_group(centred.square()) / (count - 1).clamp(min=1)).sqrt()
     # A constant group can have a deviation of rounding size; dividing by it would turn rounding into signal.
-    constant = std <= 1e-6 * mean.abs().clamp(min=1.0)
+    constant = std <= 1e-6 * mean.abs()
     return torch.where((count < 2) | constant, 0.0, centred / (std + eps))

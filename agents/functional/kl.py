@@ -15,4 +15,4 @@ def k3(delta: Tensor) -> Tensor:
         delta: [...] differences of log-probabilities.
     """
     delta = delta.clamp(-20.0, 20.0)
-    return (torch.exp(-delta) - 1 + delta).clamp(-10.0, 10.0)
+    return (torch.expm1(-delta) + delta).clamp(-10.0, 10.0)

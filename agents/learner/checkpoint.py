@@ -28,7 +28,8 @@ def save_checkpoint(
     """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".writing-{step:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in [*folder.glob(".writing-*"), *folder.glob(".removing-*")]:  # by a run that was killed
+        shutil.rmtree(left)
     temporary.mkdir(parents=True)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in learner.state().items()}
     save_file(tensors | {"torch_generator": torch.get_rng_state()}, temporary / "learner.safetensors")
@@ -37,11 +38,17 @@ def save_checkpoint(
     (temporary / "state.json").write_text(json.dumps(state | {"step": step}, indent=2) + "\n")
     for path in [*temporary.rglob("*"), temporary]:
         _flush(path)
-    shutil.rmtree(final, ignore_errors=True)
+    # Nothing but renames between the old state and the new one; what is deleted is renamed out of sight first.
+    if final.exists():
+        os.rename(final, folder / f".removing-{final.name}")
     os.rename(temporary, final)
     _flush(folder)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    earlier = [path for path in checkpoints(folder) if path.name <= final.name]
+    later = [path for path in checkpoints(folder) if path.name > final.name]  # of another run that was saved here
+    for old in [*later, *earlier[:-keep]]:
+        os.rename(old, folder / f".removing-{old.name}")
+    for doomed in folder.glob(".removing-*"):
+        shutil.rmtree(doomed)
     return final
 
 
@@ -59,8 +66,8 @@ def load_checkpoint(path: Path, policy: Policy, learner: Learner) -> dict[str, A
     """
     weights = load_file(path / "weights.safetensors")
     own = policy.trainable()
-    if weights.keys() != own.keys():
-        odd = sorted(weights.keys() ^ own.keys())
+    shapes = {(name, tensor.shape) for name, tensor in weights.items()}
+    if odd := sorted(name for name, _ in shapes ^ {(name, p.shape) for name, p in own.items()}):
         raise ValueError(f"{path} is of another model: {len(odd)} parameters differ, {odd[0]!r} among them")
     with torch.no_grad():
         for name, tensor in weights.items():

@@ -50,8 +50,7 @@ def _transcript(demonstration: Demonstration, tokenizer: Tokenizer) -> Transcrip
 def negative_log_likelihood(terms: TokenTerms) -> tuple[Tensor, dict[str, Tensor]]:
     """ℓ_t = −log π(a_t | s_t).
 
-    Reports `likelihood`, the probability with which the policy would have sampled the demonstration from its first action to its last:
-    how often it would get it right word by word.
+    Reports `likelihood`, the probability with which the policy would have sampled the whole demonstration by itself.
     """
     likelihood = (terms.logprobs.detach() * terms.action_mask).sum(dim=1, keepdim=True).exp()
     return -terms.logprobs, {"likelihood": likelihood.expand_as(terms.logprobs)}

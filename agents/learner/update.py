@@ -93,28 +93,39 @@ class Learner:
         epochs: int = 1,
         minibatches: int = 1,
         seed: int = 0,
+        skip_zero_advantage: bool = False,
     ) -> dict[str, float]:
         """Optimiser steps on `batch`: `epochs` passes over it, each in `minibatches` parts in an order drawn from
         `seed`.
 
+        Args:
+            skip_zero_advantage: leave out the sequences whose advantages are all 0, for losses in which they have no
+                gradient. They still count in the weights of the others, so that the gradient is the same.
+
         Returns:
             Means over the optimiser steps of `loss`, `entropy`, `kl/sampler`, `grad_norm`, `kl/reference` if there is a
-            reference, and whatever the loss reports; `speed/learn_tokens_per_s` counts each token of the batch once per
-            epoch.
+            reference, and whatever the loss reports, all over the sequences that were not left out;
+            `speed/learn_tokens_per_s` counts each token of the batch once per epoch.
         """
         started = time.perf_counter()
         batch = batch.to(self.policy.model.device)
+        learned = batch.action_mask.any(dim=1)
+        if skip_zero_advantage:
+            learned = learned & batch.advantages.any(dim=1)
         if reference is not None:
-            batch = replace(batch, ref_logprobs=self.reference_logprobs(batch, reference))
+            batch = replace(batch, ref_logprobs=self.reference_logprobs(batch, reference, learned))
         totals: dict[str, list[float]] = defaultdict(list)
         shuffle = np.random.default_rng(seed)
         self.policy.model.train()
         for _ in range(epochs):
             order = torch.from_numpy(shuffle.permutation(len(batch)))
             for rows in order.tensor_split(min(minibatches, len(batch))):
-                part = batch.select(rows.to(batch.ids.device))
-                metrics = self.accumulate(part, loss, with_reference=reference is not None)
-                metrics["grad_norm"] = self._step(learning_rate)
+                rows = rows.to(batch.ids.device)
+                metrics = self.accumulate(
+                    batch.select(rows), loss, learned=learned[rows], with_reference=reference is not None
+                )
+                # Without a gradient there would be nothing to follow but the momentum of earlier steps.
+                metrics["grad_norm"] = self._step(learning_rate) if learned[rows].any() else self._forget()
                 for name, value in metrics.items():
                     totals[name].append(value)
         self.policy.model.eval()
@@ -122,12 +133,23 @@ class Learner:
         means = {name: float(np.mean(values)) for name, values in totals.items()}
         return means | {"speed/learn_tokens_per_s": epochs * batch.num_tokens / seconds}
 
-    def accumulate(self, batch: Batch, loss: Loss, *, with_reference: bool = False) -> dict[str, float]:
+    def accumulate(
+        self, batch: Batch, loss: Loss, *, learned: Tensor | None = None, with_reference: bool = False
+    ) -> dict[str, float]:
         """Add the gradient of the loss of one optimiser step to `.grad` of the masters, micro-batch by micro-batch.
 
-        The weights of the tokens are those of the whole step: cutting it otherwise gives the same gradient.
+        The weights of the tokens are those of the whole step: cutting it otherwise, or leaving out sequences without a
+        gradient, gives the same gradient. `learned`, [B] bool, tells which are computed.
         """
         weights = token_weights(batch.action_mask, self.aggregation, self.max_new_tokens)
+        if learned is not None:
+            # A step without any signal has metrics too: those of its first sequence, whose gradient is thrown away.
+            kept = (
+                learned.nonzero().squeeze(1)
+                if learned.any()
+                else torch.zeros(1, dtype=torch.long, device=weights.device)
+            )
+            batch, weights = batch.select(kept), weights[kept]
         tokens = float(batch.action_mask.sum().clamp(min=1))
         sums: dict[str, float] = defaultdict(float)
         for rows in batch.micro_batches(self.micro_batch_tokens):
@@ -164,14 +186,16 @@ class Learner:
         return torch.nn.functional.pad(logprobs, pad), torch.nn.functional.pad(entropy, pad)
 
     @torch.no_grad()
-    def reference_logprobs(self, batch: Batch, reference: Reference) -> Tensor:
-        """[B, T] log-probabilities of the batch's tokens under the reference."""
+    def reference_logprobs(self, batch: Batch, reference: Reference, wanted: Tensor) -> Tensor:
+        """[B, T] log-probabilities of the batch's tokens under the reference, 0 but in the sequences `wanted` ([B] bool)."""
         out = torch.zeros_like(batch.action_mask)
-        with reference.model() as model:
-            for rows in batch.micro_batches(self.micro_batch_tokens):
-                rows = rows.to(batch.ids.device)
-                part = batch.select(rows)
-                out[rows, : part.ids.shape[1]] = self.logprobs(model, part)[0]
+        kept = wanted.nonzero().squeeze(1)
+        if len(kept):
+            part = batch.select(kept)
+            with reference.model() as model:
+                for rows in part.micro_batches(self.micro_batch_tokens):
+                    logprobs, _ = self.logprobs(model, part.select(rows.to(kept.device)))
+                    out[kept[rows.to(kept.device)], : logprobs.shape[1]] = logprobs
         return out
 
     def _collect_gradients(self) -> None:
@@ -180,6 +204,10 @@ class Learner:
             if p is not master and p.grad is not None:
                 master.grad = p.grad.float() if master.grad is None else master.grad.add_(p.grad)
                 p.grad = None
+
+    def _forget(self) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        return 0.0
 
     def _step(self, learning_rate: float) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self.max_grad_norm)
@@ -207,6 +235,9 @@ class Learner:
             KeyError: if a tensor is for a parameter that this policy does not have.
         """
         with torch.no_grad():
+            for name, master in self.masters.items():
+                if master is not self.params[name]:  # the state of a float32 learner has no masters
+                    master.copy_(self.params[name])
             for key, tensor in tensors.items():
                 kind, _, rest = key.partition("/")
                 if kind == "master":
@@ -214,6 +245,4 @@ class Learner:
                 else:
                     moment, _, name = rest.partition("/")
                     p = self.masters[name]
-                    self.optimizer.state[p][moment] = (
-                        tensor.clone() if moment == "step" else tensor.to(p.device).clone()
-                    )
+                    self.optimizer.state[p][moment] = tensor.to(p.device).clone()

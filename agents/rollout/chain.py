@@ -23,11 +23,13 @@ class Chain:
         self.transcript = Transcript(tokenizer, info["messages"])
         self.prompt_length = len(self.transcript)
         self.token_rewards: dict[int, float] = {}
+        self.entropies: list[float] = []
 
     def turn(self, generation: Generation, max_tokens: int) -> None:
         """Append a sampled turn, and what the environment answers. Mirrors `TokenEnv`, a turn at a time."""
         if not self.transcript.turns:
             self.version = generation.version
+        self.entropies += generation.entropies or ()
         text = self.transcript.append_turn(generation.ids, generation.logprobs)
         if generation.finish == "length":
             self.env.truncate(text, num_tokens=len(generation.ids))
@@ -50,6 +52,7 @@ class Chain:
             ids=self.transcript.ids,
             action_mask=self.transcript.action_mask,
             logprobs=self.transcript.logprobs,
+            entropy=sum(self.entropies) / max(len(self.entropies), 1),
             prompt_length=self.prompt_length,
             token_rewards=self.token_rewards,
             episode=self.env.episode,
@@ -97,15 +100,18 @@ class ChainRollout:
         ]
         chains = [chain for group in groups for chain in group]
         for row, group in zip(rows, groups):
-            if group[0].prompt_length >= self.max_tokens:
-                raise ValueError(too_long(row, group[0].prompt_length, self.max_tokens))
+            if group and (longest := max(chain.prompt_length for chain in group)) >= self.max_tokens:
+                raise ValueError(too_long(row, longest, self.max_tokens))
 
         # The first turn of a group continues one prompt; from the second on every chain has a prompt of its own.
         turn = 0
-        active = [group for group in groups if group]
+        by_prompt: dict[tuple[int, ...], list[Chain]] = {}
+        for chain in chains:
+            by_prompt.setdefault((chain.group, *chain.transcript.ids), []).append(chain)
+        active = list(by_prompt.values())
         while active:
             requests = [self._request(group, turn) for group in active]
-            for group, generations in zip(active, self.engine.generate(requests, sampling)):
+            for group, generations in zip(active, self.engine.generate(requests, sampling, entropies=True)):
                 for chain, generation in zip(group, generations):
                     chain.turn(generation, self.max_tokens)
             active = [[chain] for group in active for chain in group if not chain.done]

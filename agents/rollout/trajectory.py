@@ -16,6 +16,7 @@ class Trajectory:
         ids: all tokens, the prompt first.
         action_mask: 1 where the policy sampled the token.
         logprobs: the sampler's log-probability of each token at the sampling temperature; 0 where action_mask is 0.
+        entropy: mean over the action tokens of the entropy of the distribution that they were drawn from, in nats.
         prompt_length: tokens before the policy's first.
         token_rewards: index of a token → a reward that the environment gave there, beside the score of the whole.
         episode: the same in text.
@@ -27,6 +28,7 @@ class Trajectory:
     ids: Sequence[int]
     action_mask: Sequence[int]
     logprobs: Sequence[float]
+    entropy: float
     prompt_length: int
     token_rewards: dict[int, float]
     episode: Episode
