@@ -17,20 +17,15 @@ from .learner import Batch, Learner, TokenTerms
 from .metrics import rollout_metrics, samples_to_show
 from .monitor import Sample
 from .policy import Reference
-from .rollout import Group, episode_seeds
+from .rollout import episode_seeds
 
 C = TypeVar("C", bound=OnPolicyConfig)
 
 
 class Agent(BaseAgent[C], Generic[C]):
-    """An on-policy agent. An algorithm is a subclass that names its parts and nothing else: which groups to keep, which
-    advantage, which loss."""
+    """An on-policy agent. An algorithm is a subclass that names its parts and nothing else: which advantage, which loss."""
 
     # The parts of an algorithm.
-
-    def keep(self, group: Group) -> bool:
-        """Whether a group is learned from."""
-        return True
 
     @abstractmethod
     def advantages(self, rewards: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
@@ -62,8 +57,8 @@ class Agent(BaseAgent[C], Generic[C]):
         self.sampled_tokens += sampled
         sample_seconds = time.perf_counter() - started
 
-        # Groups → filter → advantages. A completion whose reward abstained is in no group's statistics and has mask 0.
-        trajectories = [t for group in groups if self.keep(group) for t in group]
+        # Groups → advantages. A completion whose reward abstained is in no group's statistics and has mask 0.
+        trajectories = [t for group in groups for t in group]
         valid = torch.tensor([t.reward is not None for t in trajectories])
         rewards = torch.tensor([t.reward or 0.0 for t in trajectories])
         numbers = torch.tensor([t.group for t in trajectories])
@@ -93,8 +88,7 @@ class Agent(BaseAgent[C], Generic[C]):
 
     # Where the loop's tools come from.
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def prepare(self) -> None:
         self.reference = Reference(self.policy)
         self.rollout = self.make_rollout(self.env)
 

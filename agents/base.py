@@ -19,6 +19,7 @@ import gymnasium as gym
 from rich.console import Console
 
 from ..envs import ENVIRONMENTS, Rows, TextEnv, Tokenizer, as_text_env
+from ..envs.core import text_of
 from .config import AgentConfig
 from .engines import Sampling, TorchEngine
 from .evaluation import Evaluation, summarize
@@ -91,12 +92,16 @@ class BaseAgent(ABC, Generic[C]):
         self.engine = TorchEngine(self.policy.model, self.policy.tokenizer)
         self.prompts = PromptCursor(len(self.env.rows), self.config.seed)
         self.learner = self.make_learner()
+        self.prepare()
 
     # What an algorithm defines.
 
     @abstractmethod
     def train_step(self) -> tuple[dict[str, float], Sequence[Sample]]:
         """One step of learning: its metrics, and a few samples to look at."""
+
+    def prepare(self) -> None:
+        """Whatever the algorithm needs besides, made of the policy as it is before any step."""
 
     def load_policy(self, model: str) -> Policy:
         """The policy that learning starts from."""
@@ -155,8 +160,8 @@ class BaseAgent(ABC, Generic[C]):
         return self
 
     def evaluate(self, episodes: int = 200, samples: int = 1, temperature: float | None = None) -> Evaluation:
-        """Ask the policy held-out problems: the first `episodes` of the test split in a fixed shuffled order, `samples`
-        times each.
+        """Ask the policy held-out problems: the first `episodes` different ones of the test split in a fixed shuffled order
+        (fewer if there are no more), `samples` times each.
 
         Args:
             temperature: of sampling; by default the likeliest tokens are taken (0) for one sample, and 1 for several.
@@ -165,7 +170,12 @@ class BaseAgent(ABC, Generic[C]):
             raise ValueError(f"episodes and samples are at least 1, not {episodes} and {samples}")
         temperature = (0.0 if samples == 1 else 1.0) if temperature is None else temperature
         env = self._held_out()
-        rows = PromptCursor(len(env.rows), seed=0).draw(min(episodes, len(env.rows)))
+        different: dict[str, int] = {}
+        for row in PromptCursor(len(env.rows), seed=0).draw(len(env.rows)):
+            different.setdefault(text_of(env.opening(env.rows[row])), row)
+            if len(different) == episodes:
+                break
+        rows = list(different.values())
         rollout = self.make_rollout(env)
         seeds = episode_seeds(0, 0, len(rows), samples)
         groups = []

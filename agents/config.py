@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from .engines import Sampling
 from .functional import Aggregation
@@ -16,21 +16,23 @@ from .policy import DType
 class AgentConfig:
     """What every agent has."""
 
-    steps: int = 100
+    learning_rates: ClassVar[dict[str, float]] = {"tiny": 6e-4, "lora": 1e-5, "other": 1e-6}
+
+    steps: int = 120
     """Steps of `learn()`: one batch of data each."""
     seed: int = 0
     """Everything random follows from it."""
     learning_rate: float | None = None
-    """Of AdamW. None: 1e-3 for the built-in policy, 1e-5 for LoRA, 1e-6 for other models."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from 0."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Of AdamW. None: `learning_rates` of the built-in policy, of LoRA, or of other models."""
+    warmup_steps: int = 10
+    """Steps over which the learning rate rises linearly from 0: AdamW's first steps are large whatever the gradient."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How the learning rate goes on after the warm-up; the last two fall to 0 at the last step."""
     weight_decay: float = 0.0
     """Decoupled weight decay of matrices; vectors have none."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: int = 4096
     """Tokens, padding counted, that go through the model at once in learning. Less takes less memory; results stay."""
     dtype: DType = "float32"
     """Of the weights. With bfloat16, optimiser steps are made on float32 copies."""
@@ -82,13 +84,13 @@ class AgentConfig:
         for name in options:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = f"; did you mean {near[0]}?" if near else "."
                 raise TypeError(f"unknown option {name!r}{hint} Known are {', '.join(known)}")
         return cls(**options)
 
     def resolved(self, model: str) -> Self:
         """With the defaults that depend on the model filled in."""
-        rate = 1e-3 if model == "tiny" else 1e-5 if self.lora_rank else 1e-6
+        rate = self.learning_rates["tiny" if model == "tiny" else "lora" if self.lora_rank else "other"]
         new_tokens = 32 if model == "tiny" else 256
         return dataclasses.replace(
             self,
@@ -115,7 +117,7 @@ class OnPolicyConfig(AgentConfig):
     """Strings that end a turn."""
     epochs: int = 1
     """Passes over a step's samples."""
-    minibatches: int = 1
+    minibatches: int = 2
     """Optimiser steps per pass, each on its share of the samples."""
     aggregation: Aggregation = "token-mean"
     """How the losses of tokens become one number."""

@@ -32,7 +32,7 @@ class WarmStart:
     tasks that it cannot learn.
     """
 
-    until: float = 0.3
+    until: float = 0.2
     max_steps: int = 800
     batch_size: int = 64
     learning_rate: float = 2e-3

@@ -100,8 +100,6 @@ class Eval:
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point of the command `tokengym`. Exits with 2 and one line for what cannot be done."""
     args = list(sys.argv[1:] if args is None else args)
-    # Threads of torch that spin while they wait make a run four times as slow when anything else wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         _run(args)
     except UsageError as error:
@@ -288,7 +286,7 @@ def _refused(call: Any) -> Any:
 
 def _near(word: str, known: Any) -> str:
     close = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _no_options(command: str, args: list[str]) -> None:

@@ -20,6 +20,8 @@ from ..policy import Policy
 class SFTConfig(AgentConfig):
     """Options of SFT."""
 
+    learning_rates: ClassVar[dict[str, float]] = {"tiny": 2e-3, "lora": 2e-4, "other": 2e-5}
+
     batch_size: int = 128
     """Demonstrations per step."""
 

@@ -26,7 +26,7 @@ class TorchEngine(Engine):
         max_batch: sequences that are decoded at the same time.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, *, max_batch: int = 512) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, *, max_batch: int = 256) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch is at least 1, not {max_batch}")
         self.model = model

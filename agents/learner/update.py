@@ -60,7 +60,7 @@ class Learner:
         aggregation: Aggregation = "token-mean",
         max_new_tokens: int | None = None,
         temperature: float = 1.0,
-        micro_batch_tokens: int = 8192,
+        micro_batch_tokens: int = 4096,
         max_grad_norm: float = 1.0,
         weight_decay: float = 0.0,
         gradient_checkpointing: bool = False,

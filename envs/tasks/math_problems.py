@@ -1,6 +1,6 @@
 r"""The built-in problems of `MathVerify-v0`: procedural, offline, and divided into train and test.
 
-Their texts are short, because a policy that reads bytes pays for each: "27+48=?" is answered by "\boxed{75}".
+Their texts are short, because a policy that reads bytes pays for each: "27+48=?" is answered by "7+8=15,2+4+1=7,\boxed{75}".
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _sum_or_difference(draw: Draw, most: int) -> Problem:
     return Problem((sign, *sorted((a, b))), f"{a}{sign}{b}=?", Fraction(a + b if sign == "+" else a - b))
 
 
-def _two_digits(draw: Draw) -> Problem:
-    problem = _sum_or_difference(draw, 99)
+def _below_fifty(draw: Draw) -> Problem:
+    problem = _sum_or_difference(draw, 49)
     return problem._replace(steps=_by_columns(problem.question))
 
 
@@ -175,7 +175,7 @@ class Level:
 
 
 LEVELS: Mapping[int, Level] = {
-    1: Level("sums and differences of integers of up to two digits: 27+48=?", _two_digits),
+    1: Level("sums and differences of numbers below 50, with carries: 27+48=?", _below_fifty),
     2: Level("the same of up to three digits, and products of one and two digits: 7*48=?", _three_digits),
     3: Level("sums, differences and products of two fractions: 1/2+3/4=?", _fractions),
     4: Level("linear equations with x on one side or both: 5x-3=2x+9, x=?", _linear_equation),
@@ -192,7 +192,7 @@ class MathProblems(Sequence[Mapping[str, Any]]):
     Row i is a function of (levels, split, i) alone, computed when it is asked for: nothing is stored, and `size` only
     says where the rows end. Each of `levels` is equally likely. Train and test share no problem, at any levels, even
     with the operands of a sum exchanged: a hash of the problem puts a tenth of all problems on the side of the test.
-    Within a split a problem can come twice, and does at the lower levels: there are only 10 100 problems of level 1.
+    Within a split a problem can come twice, and does at the lower levels: there are only 2 550 problems of level 1.
 
     Args:
         levels: the levels to draw from, keys of `LEVELS`; their order does not matter.

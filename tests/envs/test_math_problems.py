@@ -83,7 +83,7 @@ def assert_columns(columns, answer):
     """Every column is right, carries or borrows what the one before it left, and the last digits spell the answer."""
     carried, digits = False, ""
     for i, column in enumerate(columns):
-        x, sign, y, one, result = re.fullmatch(r"(\d+)([+-])(\d)([+-]1)?=(\d+)", column).groups()
+        x, sign, _, one, result = re.fullmatch(r"(\d+)([+-])(\d)([+-]1)?=(\d+)", column).groups()
         assert value(column.split("=")[0]) == int(result)
         assert bool(one) == carried
         assert one is None or one[0] == sign
@@ -146,9 +146,10 @@ def test_train_and_test_share_no_problem_at_any_levels(samples):
 def test_there_are_enough_problems(samples):
     for (level, split), rows in samples.items():
         distinct = len({identity(row["question"]) for row in rows})
-        assert distinct > (3_000 if split == "train" else 300), (level, split)
+        least = {"train": 1_500, "test": 200} if level == 1 else {"train": 3_000, "test": 300}
+        assert distinct > least[split], (level, split)
     everything = {identity(row["question"]) for row in MathProblems(1, "train", 100_000)}
-    assert abs(len(everything) - 0.9 * 10_100) < 150, "a tenth of the 10 100 problems of level 1 is held out"
+    assert abs(len(everything) - 0.9 * 2_550) < 75, "a tenth of the 2 550 problems of level 1 is held out"
 
 
 def test_levels_are_equally_likely():
@@ -170,7 +171,7 @@ def test_a_row_depends_on_levels_split_and_index_alone(chosen, split, index):
 
 def test_rows_are_the_same_in_every_process_and_version():
     # Pinned: if these change, results on the built-in problems no longer compare between versions.
-    assert [row["question"] for row in MathProblems(1, "test")[:4]] == ["54-53=?", "73-31=?", "51+5=?", "53+37=?"]
+    assert [row["question"] for row in MathProblems(1, "test")[:4]] == ["5+29=?", "39-34=?", "6+18=?", "26+16=?"]
     program = (
         "from tokengym.envs.tasks.math_problems import MathProblems\n"
         "print([row['question'] for row in MathProblems(range(1, 6))[:50]])"
