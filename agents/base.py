@@ -159,16 +159,15 @@ class BaseAgent(ABC, Generic[C]):
                     interrupts.exit()
         return self
 
-    def evaluate(self, episodes: int = 200, samples: int = 1, temperature: float | None = None) -> Evaluation:
+    def evaluate(self, episodes: int = 200, samples: int = 1, temperature: float = 1.0) -> Evaluation:
         """Ask the policy held-out problems: the first `episodes` different ones of the test split in a fixed shuffled order
         (fewer if there are no more), `samples` times each.
 
         Args:
-            temperature: of sampling; by default the likeliest tokens are taken (0) for one sample, and 1 for several.
+            temperature: of sampling: 1 asks the policy as it is, 0 takes the likeliest tokens.
         """
         if episodes < 1 or samples < 1:
             raise ValueError(f"episodes and samples are at least 1, not {episodes} and {samples}")
-        temperature = (0.0 if samples == 1 else 1.0) if temperature is None else temperature
         env = self._held_out()
         different: dict[str, int] = {}
         for row in PromptCursor(len(env.rows), seed=0).draw(len(env.rows)):

@@ -16,7 +16,7 @@ from .policy import DType
 class AgentConfig:
     """What every agent has."""
 
-    learning_rates: ClassVar[dict[str, float]] = {"tiny": 6e-4, "lora": 1e-5, "other": 1e-6}
+    learning_rates: ClassVar[dict[str, float]] = {"tiny": 4e-4, "lora": 1e-5, "other": 1e-6}
 
     steps: int = 120
     """Steps of `learn()`: one batch of data each."""

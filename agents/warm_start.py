@@ -27,13 +27,17 @@ from .policy import Policy
 class WarmStart:
     """How long the built-in policy imitates before it learns by itself.
 
-    Until it would sample a demonstration with probability `until` (on fresh ones, averaged over some 10 steps): by then it
-    knows the form of an answer and is right now and then, and the rest is left to reinforcement. At most `max_steps`, for
-    tasks that it cannot learn.
+    Until it would sample a demonstration with probability `until` (on fresh ones, averaged over some 10 steps), or for
+    `max_steps` where it cannot learn the task; then for `cooldown_steps` more, while the learning rate falls to 0, unless that
+    probability reaches `at_most` before. By then it knows the form of an answer and is right now and then. The cool-down
+    leaves it unsure where it does not know, instead of sure of something wrong, which reinforcement could hardly change: it
+    never samples anything else.
     """
 
-    until: float = 0.2
-    max_steps: int = 800
+    until: float = 0.1
+    at_most: float = 0.45
+    max_steps: int = 600
+    cooldown_steps: int = 40
     batch_size: int = 64
     learning_rate: float = 2e-3
     warmup_steps: int = 20
@@ -80,12 +84,16 @@ def imitate(policy: Policy, env: TextEnv, seed: int, max_tokens: int, plan: Warm
     demonstrations = env.demonstrations(np.random.default_rng(seed))
     learner = Learner(policy, weight_decay=0.01)
     likelihood = 0.0
-    for step in range(plan.max_steps):
+    cooling = None  # steps of the cool-down that are left, once it has begun
+    for step in range(plan.max_steps + plan.cooldown_steps):
+        if cooling is None and (likelihood >= plan.until or step == plan.max_steps):
+            cooling = plan.cooldown_steps
+        warm_up = min(1.0, (step + 1) / plan.warmup_steps)
+        rate = plan.learning_rate * (warm_up if cooling is None else cooling / plan.cooldown_steps)
         batch = demonstration_batch(list(islice(demonstrations, plan.batch_size)), policy.tokenizer, max_tokens)
-        rate = plan.learning_rate * min(1.0, (step + 1) / plan.warmup_steps)
         stats = learner.update(batch, negative_log_likelihood, learning_rate=rate)
         likelihood += 0.1 * (stats["likelihood"] - likelihood)
-        advance(text=f"likelihood {likelihood:.2f}, up to {plan.until:.2f}")
-        if likelihood >= plan.until:
-            advance(plan.max_steps - step - 1)
+        advance(text=f"likelihood of a demonstration {likelihood:.3f}")
+        cooling = cooling and cooling - 1
+        if cooling == 0 or likelihood >= plan.at_most:
             return

@@ -89,8 +89,8 @@ class Eval:
     """Held-out problems."""
     samples: int = 1
     """Completions of each; pass@k is estimated for k up to this."""
-    temperature: float | None = None
-    """Of sampling. By default 0 (the likeliest tokens) for one sample, 1 for several."""
+    temperature: float = 1.0
+    """Of sampling: 1 asks the policy as it is, 0 takes the likeliest tokens."""
     max_new_tokens: int | None = None
     """Tokens of a completion. By default the run's own limit; 256 for a model, 32 for tiny."""
     json: str | None = None
