@@ -35,7 +35,7 @@ class WarmStart:
     """
 
     until: float = 0.1
-    at_most: float = 0.45
+    at_most: float = 0.38
     max_steps: int = 600
     cooldown_steps: int = 40
     batch_size: int = 64

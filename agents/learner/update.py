@@ -186,10 +186,11 @@ class Learner:
         return torch.nn.functional.pad(logprobs, pad), torch.nn.functional.pad(entropy, pad)
 
     @torch.no_grad()
-    def reference_logprobs(self, batch: Batch, reference: Reference, wanted: Tensor) -> Tensor:
-        """[B, T] log-probabilities of the batch's tokens under the reference, 0 but in the sequences `wanted` ([B] bool)."""
+    def reference_logprobs(self, batch: Batch, reference: Reference, wanted: Tensor | None = None) -> Tensor:
+        """[B, T] log-probabilities of the batch's tokens under the reference; 0 in the sequences that are not `wanted`, if
+        only some are ([B] bool)."""
         out = torch.zeros_like(batch.action_mask)
-        kept = wanted.nonzero().squeeze(1)
+        kept = (torch.ones_like(batch.lengths) if wanted is None else wanted).nonzero().squeeze(1)
         if len(kept):
             part = batch.select(kept)
             with reference.model() as model:

@@ -23,6 +23,7 @@ def completion(
         ids=[1] * (tokens + 1),
         action_mask=[0] + [1] * tokens,
         logprobs=[0.0] * (tokens + 1),
+        entropy=0.0,
         prompt_length=1,
         token_rewards={},
         episode=Episode(prompt=[], completion=[], stop=stop, num_tokens=tokens),

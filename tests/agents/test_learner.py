@@ -296,7 +296,7 @@ def test_gradients_are_clipped(make_policy: MakePolicy) -> None:
 def test_weight_decay_is_of_matrices(make_policy: MakePolicy) -> None:
     policy = make_policy()
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
-    nothing = replace(make_batch(), action_mask=torch.zeros(6, 40))
+    nothing = replace(make_batch(), advantages=torch.zeros(6, 40))
     Learner(policy, weight_decay=0.5).update(nothing, ppo, learning_rate=0.1)
     for name, p in policy.named_parameters():
         torch.testing.assert_close(p.detach(), before[name] * (0.95 if p.dim() == 2 else 1.0))
@@ -489,3 +489,31 @@ def test_load_state_of_another_model(make_policy: MakePolicy) -> None:
     learner.update(make_batch(), ppo, learning_rate=1e-3)
     with pytest.raises(KeyError):
         Learner(make_policy("llama")).load_state(learner.state())
+
+
+@pytest.mark.parametrize("aggregation", ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"])
+def test_sequences_without_advantage_can_be_left_out(make_policy: MakePolicy, aggregation: Aggregation) -> None:
+    batch = make_batch()
+    batch = replace(batch, advantages=batch.advantages * torch.tensor([1, 0, 1, 0, 0, 1.0])[:, None])
+    weights = []
+    for skip in (False, True):
+        policy = make_policy()
+        learner = Learner(policy, aggregation=aggregation, max_grad_norm=1e-3)
+        learned = batch.advantages.any(dim=1) if skip else None
+        learner.accumulate(batch, ppo, learned=learned)
+        weights.append([p.grad.clone() for p in policy.trainable().values() if p.grad is not None])
+    assert weights[0]
+    for left, right in zip(*weights, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-6, rtol=1e-5)
+
+
+def test_a_step_without_any_advantage_changes_nothing(make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    learner = Learner(policy)
+    learner.update(make_batch(), ppo, learning_rate=1e-3)  # leaves momentum
+    before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    nothing = replace(make_batch(), advantages=torch.zeros(6, 40))
+    stats = learner.update(nothing, ppo, learning_rate=1e-3, skip_zero_advantage=True)
+    assert stats["grad_norm"] == 0.0
+    assert {"loss", "entropy", "kl/sampler"} <= stats.keys()
+    assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters())
