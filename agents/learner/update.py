@@ -112,8 +112,10 @@ class Learner:
         learned = batch.action_mask.any(dim=1)
         if skip_zero_advantage:
             learned = learned & batch.advantages.any(dim=1)
+        computed = learned.clone()
+        computed[0] |= not learned.any()  # a step without any signal has metrics too
         if reference is not None:
-            batch = replace(batch, ref_logprobs=self.reference_logprobs(batch, reference, learned))
+            batch = replace(batch, ref_logprobs=self.reference_logprobs(batch, reference, computed))
         totals: dict[str, list[float]] = defaultdict(list)
         shuffle = np.random.default_rng(seed)
         self.policy.model.train()
@@ -121,9 +123,10 @@ class Learner:
             order = torch.from_numpy(shuffle.permutation(len(batch)))
             for rows in order.tensor_split(min(minibatches, len(batch))):
                 rows = rows.to(batch.ids.device)
-                metrics = self.accumulate(
-                    batch.select(rows), loss, learned=learned[rows], with_reference=reference is not None
-                )
+                if not computed[rows].any():
+                    continue
+                part = batch.select(rows)
+                metrics = self.accumulate(part, loss, computed=computed[rows], with_reference=reference is not None)
                 # Without a gradient there would be nothing to follow but the momentum of earlier steps.
                 metrics["grad_norm"] = self._step(learning_rate) if learned[rows].any() else self._forget()
                 for name, value in metrics.items():
@@ -134,21 +137,16 @@ class Learner:
         return means | {"speed/learn_tokens_per_s": epochs * batch.num_tokens / seconds}
 
     def accumulate(
-        self, batch: Batch, loss: Loss, *, learned: Tensor | None = None, with_reference: bool = False
+        self, batch: Batch, loss: Loss, *, computed: Tensor | None = None, with_reference: bool = False
     ) -> dict[str, float]:
         """Add the gradient of the loss of one optimiser step to `.grad` of the masters, micro-batch by micro-batch.
 
         The weights of the tokens are those of the whole step: cutting it otherwise, or leaving out sequences without a
-        gradient, gives the same gradient. `learned`, [B] bool, tells which are computed.
+        gradient, gives the same gradient. `computed`, [B] bool, tells which are not left out.
         """
         weights = token_weights(batch.action_mask, self.aggregation, self.max_new_tokens)
-        if learned is not None:
-            # A step without any signal has metrics too: those of its first sequence, whose gradient is thrown away.
-            kept = (
-                learned.nonzero().squeeze(1)
-                if learned.any()
-                else torch.zeros(1, dtype=torch.long, device=weights.device)
-            )
+        if computed is not None:
+            kept = computed.nonzero().squeeze(1)
             batch, weights = batch.select(kept), weights[kept]
         tokens = float(batch.action_mask.sum().clamp(min=1))
         sums: dict[str, float] = defaultdict(float)

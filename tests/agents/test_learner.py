@@ -500,7 +500,7 @@ def test_sequences_without_advantage_can_be_left_out(make_policy: MakePolicy, ag
         policy = make_policy()
         learner = Learner(policy, aggregation=aggregation, max_grad_norm=1e-3)
         learned = batch.advantages.any(dim=1) if skip else None
-        learner.accumulate(batch, ppo, learned=learned)
+        learner.accumulate(batch, ppo, computed=learned)
         weights.append([p.grad.clone() for p in policy.trainable().values() if p.grad is not None])
     assert weights[0]
     for left, right in zip(*weights, strict=True):
@@ -513,7 +513,11 @@ def test_a_step_without_any_advantage_changes_nothing(make_policy: MakePolicy) -
     learner.update(make_batch(), ppo, learning_rate=1e-3)  # leaves momentum
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
     nothing = replace(make_batch(), advantages=torch.zeros(6, 40))
-    stats = learner.update(nothing, ppo, learning_rate=1e-3, skip_zero_advantage=True)
+    reference = Reference(policy)
+    stats = learner.update(
+        nothing, ppo, learning_rate=1e-3, reference=reference, skip_zero_advantage=True, minibatches=3
+    )
     assert stats["grad_norm"] == 0.0
+    assert abs(stats["kl/reference"]) < 1e-6, "the reference is computed where it is reported"
     assert {"loss", "entropy", "kl/sampler"} <= stats.keys()
     assert all(torch.equal(p, before[name]) for name, p in policy.named_parameters())
