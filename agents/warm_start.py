@@ -66,7 +66,7 @@ def warm_started(
     if folder.is_dir():
         return Policy.load(folder, device="cpu")
     policy = Policy.tiny(seed, device="cpu")
-    with progress("Warm start: imitating demonstrations", plan.max_steps) as advance:
+    with progress("Warm start: imitating demonstrations", plan.max_steps + plan.cooldown_steps) as advance:
         imitate(policy, env, seed, max_tokens, plan, advance)
     # Written under another name and renamed: two programs that warm-start at once do not see each other's halves.
     temporary = folder.with_name(f"{name}.{os.getpid()}")
@@ -96,4 +96,5 @@ def imitate(policy: Policy, env: TextEnv, seed: int, max_tokens: int, plan: Warm
         advance(text=f"likelihood of a demonstration {likelihood:.3f}")
         cooling = cooling and cooling - 1
         if cooling == 0 or likelihood >= plan.at_most:
+            advance(plan.max_steps + plan.cooldown_steps - step - 1)  # the bar counted on the most that there could be
             return
