@@ -54,6 +54,7 @@ class Chain:
             score=score,
             group=self.group,
             version=self.version,
+            entropies=self.entropies,
         )
 
     def _step_rewards(self, score: Score) -> dict[int, float]:

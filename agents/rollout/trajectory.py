@@ -25,6 +25,7 @@ class Trajectory:
         group: the number of its group in the step; trajectories of one group share their prompt.
         version: the engine's weights that sampled it (its first turn).
         baseline: what an algorithm compares the return with, if it has that from elsewhere (ReMax).
+        entropies: of each action token, in order, what `entropy` is the mean of.
     """
 
     ids: Sequence[int]
@@ -39,6 +40,7 @@ class Trajectory:
     group: int
     version: int
     baseline: float | None = None
+    entropies: Sequence[float] = ()
 
     @property
     def num_actions(self) -> int:
