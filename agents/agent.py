@@ -17,7 +17,7 @@ from .engines import Sampling
 from .functional import importance_mask, importance_weights, k3
 from .learner import Batch, Learner, TokenTerms
 from .metrics import batch_metrics, rollout_metrics, samples_to_show
-from .monitor import Sample
+from .monitor import Sample, StepRecording
 from .policy import Reference
 from .rollout import Group, episode_seeds
 
@@ -57,6 +57,15 @@ class Agent(BaseAgent[C], Generic[C]):
 
     # The loop.
 
+    recording: StepRecording | None = None
+    """The record of the step under way, if it is kept."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the trajectories of the step under way are kept: of the first and of every so manyth."""
+        every, step = self.config.record_rollouts_every, self.step + 1
+        return self.run_dir is not None and every > 0 and (step == 1 or step % every == 0)
+
     def train_step(self) -> tuple[dict[str, float], Sequence[Sample]]:
         c = self.config
         started = time.perf_counter()
@@ -72,12 +81,16 @@ class Agent(BaseAgent[C], Generic[C]):
 
         # Groups → filters → advantages → Batch.
         kept = [group for group in sampled if self.keep_group(group)]
-        batch = self.pack(kept or sampled[:1]).to(self.policy.model.device)
+        learned = kept or sampled[:1]
+        batch = self.pack(learned).to(self.policy.model.device)
         if self.reference is not None and c.kl_coef:
             batch = replace(batch, ref_logprobs=self.learner.reference_logprobs(batch, self.reference))
             if self.kl_in_reward:
                 batch = batch.with_penalty(self.kl_coef)
         batch = self.estimate(batch)
+        if self.is_recorded:
+            self.recording = StepRecording(sampled, learned, batch)
+            batch = batch.with_columns(row=torch.arange(len(batch), device=batch.ids.device))
 
         # Batch → Learner.update → Engine.sync → monitor.
         metrics = self.learner.update(
@@ -96,6 +109,9 @@ class Agent(BaseAgent[C], Generic[C]):
         metrics |= self.after_update(batch)
         self.engine.sync(self.policy.named_parameters())
         metrics |= rollout_metrics(sampled, len(kept)) | batch_metrics(batch)
+        if self.recording is not None and self.run_dir is not None:
+            self.recording.write(self.run_dir, self.step + 1, self.policy.tokenizer)
+            self.recording = None
         return metrics | {"speed/sample_tokens_per_s": tokens / sample_seconds}, samples_to_show(sampled)
 
     def sample(self) -> list[Group]:
@@ -141,6 +157,8 @@ class Agent(BaseAgent[C], Generic[C]):
         """The whole loss per token: the algorithm's, corrected for what the sampler computed otherwise, the divergence from
         the reference and the entropy."""
         c = self.config
+        if self.recording is not None:
+            self.recording.note(terms)
         losses, reported = self.loss(terms)
         if c.correction != "none":
             old, sampler = terms.old_logprobs, terms.columns["sampler_logprobs"]

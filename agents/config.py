@@ -153,11 +153,13 @@ class OnPolicyConfig(AgentConfig):
     """With filter_groups: sample on until the step has prompts_per_step groups, at most this many rounds."""
     mask_truncated: bool = False
     """Do not learn from completions that were cut at a limit."""
+    record_rollouts_every: int = 10
+    """Keep the trajectories of the first step and of every so manyth, for `tokengym view`; 0 keeps none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(1, "prompts_per_step", "group_size", "epochs", "minibatches", "max_sampling_rounds")
-        self._at_least(0, "kl_coef", "entropy_coef")
+        self._at_least(0, "kl_coef", "entropy_coef", "record_rollouts_every")
         self._above(0, "token_budget", "temperature", "target_kl", "correction_cap")
         if self.max_sampling_rounds > 1 and self.filter_groups == "none":
             raise ValueError("max_sampling_rounds replaces the groups that filter_groups leaves out: set filter_groups")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .console import Advance, progress
 from .monitor import Monitor
+from .rollouts import StepRecording
 from .sample import Sample
 
-__all__ = ["Advance", "Monitor", "Sample", "progress"]
+__all__ = ["Advance", "Monitor", "Sample", "StepRecording", "progress"]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from .console import ConsoleView
 from .files import RunFiles, naming
+from .rollouts import forget_rollouts
 from .sample import Sample
 from .tensorboard import TensorBoard
 
@@ -48,6 +49,7 @@ class Monitor:
     ) -> None:
         with naming(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
+        forget_rollouts(run_dir, first_step)
         self._console: ConsoleView | None = None
         with ExitStack() as stack:
             files = stack.enter_context(closing(RunFiles(run_dir, first_step)))
