@@ -177,7 +177,8 @@ attempt("name service", socket.getaddrinfo, "example.org", 80)
 
 def host_files(sandbox: Sandbox) -> str:
     """Find a secret, read what a host has, write into the library that later runs would load."""
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as here, tempfile.TemporaryDirectory() as there:
+    work = Path.cwd() if os.access(Path.cwd(), os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=work) as here, tempfile.TemporaryDirectory() as there:
         secrets = [f"{folder}/secret" for folder in (here, there)]
         for secret in secrets:
             Path(secret).write_text("secret")

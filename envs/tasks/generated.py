@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple, overload
 
@@ -105,3 +106,34 @@ def is_test(key: Any) -> bool:
 def stable_hash(value: Any, size: int) -> int:
     """An integer of `size` bytes, the same in every process and version: of the value's `repr`."""
     return int.from_bytes(blake2b(repr(value).encode("utf-8", "surrogatepass"), digest_size=size).digest(), "big")
+
+
+class Remembered(Sequence[Mapping[str, Any]]):
+    """Rows that cost more than a little to make, the last ones of which are kept.
+
+    Args:
+        rows: the rows. What they give must not be changed.
+        count: how many are kept.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], count: int = 4096) -> None:
+        self._rows, self._count = rows, count
+        self._row = lru_cache(count)(rows.__getitem__)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        return dict(self._row(range(len(self))[index]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._rows, self._count)
+
+    def __repr__(self) -> str:
+        return repr(self._rows)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
+from ...rewards import Message
 from ...rewards.extraction import find_answer
+from ..core import TextEnv
 from ..tokenizers import ByteTokenizer, Tokenizer
 
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -14,6 +18,12 @@ def is_told(tokenizer: Tokenizer) -> bool:
     """Whether a policy with this tokenizer is told in the prompt what to do. The built-in one, which reads bytes, learns
     it from demonstrations: it cannot follow what it is told, and pays for every byte of it."""
     return not isinstance(tokenizer, ByteTokenizer)
+
+
+def untold(env: TextEnv, row: Mapping[str, Any]) -> list[Message]:
+    """The opening of an episode without what the system prompt would tell of tools."""
+    system: list[Message] = [{"role": "system", "content": env.system_prompt}] if env.system_prompt else []
+    return [*system, *env.messages(row)]
 
 
 def template(given: str | None, tokenizer: Tokenizer, *, brief: str, full: str) -> str:

@@ -16,7 +16,7 @@ from ..tools.calculator import calculator
 from ..tools.protocols import Call, ToolResult
 from ..tools.toolset import ToolLimits, ToolProtocol
 from .generated import Draw, GeneratedRows, Problem, stable_hash
-from .prompts import fill, is_told, template
+from .prompts import fill, is_told, template, untold
 
 BRIEF = "{question}"
 FULL = "What is {question} Put the final answer in \\boxed{}."
@@ -117,10 +117,7 @@ class ToolMathEnv(TextEnv):
         return [{"role": "user", "content": fill(self._template, question=row["question"])}]
 
     def opening(self, row: Mapping[str, Any]) -> list[Message]:
-        if is_told(self.tokenizer):
-            return super().opening(row)
-        system: list[Message] = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return [*system, *self.messages(row)]
+        return super().opening(row) if is_told(self.tokenizer) else untold(self, row)
 
     def demonstration(self, row: Mapping[str, Any]) -> Sequence[Message]:
         assert self.toolset is not None
