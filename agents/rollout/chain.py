@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ...envs import Reply, TextEnv, Tokenizer
 from ...envs.batch import Sampled, begin, take_turns
@@ -17,13 +18,15 @@ from .trajectory import Group, Trajectory
 class Chain:
     """An episode under way: an environment, and its transcript."""
 
-    def __init__(self, env: TextEnv, tokenizer: Tokenizer, max_tokens: int, row: int, seed: int, group: int) -> None:
+    def __init__(
+        self, env: TextEnv, tokenizer: Tokenizer, max_tokens: int, options: Mapping[str, Any], seed: int, group: int
+    ) -> None:
         self.env = env
         self.seed = seed
         self.group = group
         self.version = 0
         self.done = False
-        self.transcript, _ = begin(env, tokenizer, max_tokens, seed=seed, options={"row": row})
+        self.transcript, _ = begin(env, tokenizer, max_tokens, seed=seed, options=dict(options))
         self.prompt_length = len(self.transcript)
         self.token_rewards: dict[int, float] = {}
         self.entropies: list[float] = []
@@ -93,8 +96,17 @@ class ChainRollout:
         self._env = env
         self._pool: list[TextEnv] = []
 
-    def run(self, rows: Sequence[int], seeds: Sequence[Sequence[int]], sampling: Sampling) -> list[Group]:
+    def run(
+        self,
+        rows: Sequence[int],
+        seeds: Sequence[Sequence[int]],
+        sampling: Sampling,
+        options: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[Group]:
         """One group for each row of the dataset, with one episode for each seed of the row.
+
+        Args:
+            options: for each row, further options of the environment's `reset`, such as those of a wrapper.
 
         Raises:
             ValueError: if a row's prompt leaves no room for an answer in `max_tokens`.
@@ -103,9 +115,10 @@ class ChainRollout:
         while len(self._pool) < count:
             self._pool.append(self._env.fork())
         envs = iter(self._pool)
+        resets = [{**more, "row": row} for row, more in zip(rows, options or [{}] * len(rows), strict=True)]
         groups = [
-            [Chain(next(envs), self.tokenizer, self.max_tokens, row, seed, group) for seed in row_seeds]
-            for group, (row, row_seeds) in enumerate(zip(rows, seeds, strict=True))
+            [Chain(next(envs), self.tokenizer, self.max_tokens, reset, seed, group) for seed in row_seeds]
+            for group, (reset, row_seeds) in enumerate(zip(resets, seeds, strict=True))
         ]
         chains = [chain for group in groups for chain in group]
         sampling = replace(sampling, stop=(*sampling.stop, *self._env.stop_strings))

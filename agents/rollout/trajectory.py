@@ -26,6 +26,8 @@ class Trajectory:
         version: the engine's weights that sampled it (its first turn).
         baseline: what an algorithm compares the return with, if it has that from elsewhere (ReMax).
         entropies: of each action token, in order, what `entropy` is the mean of.
+        parent: index in its group of the trajectory that it branched off; None if it ran from the prompt alone.
+        fork: how many tokens it has from its parent: it left it at `ids[fork]`. None without a parent.
     """
 
     ids: Sequence[int]
@@ -41,6 +43,8 @@ class Trajectory:
     version: int
     baseline: float | None = None
     entropies: Sequence[float] = ()
+    parent: int | None = None
+    fork: int | None = None
 
     @property
     def num_actions(self) -> int:

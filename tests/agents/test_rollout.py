@@ -223,6 +223,21 @@ def test_an_environment_that_draws_its_opening(policy: Policy) -> None:
     torch.testing.assert_close(found * batch.action_mask, batch.old_logprobs, atol=1e-4, rtol=0)
 
 
+def test_each_row_has_reset_options_of_its_own(policy: Policy) -> None:
+    class Told(Echo):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            self.told = (options or {}).get("told", "nothing")
+            return super().reset(seed=seed, options=options)
+
+        def messages(self, row: Mapping[str, Any]) -> list[Message]:
+            return [{"role": "user", "content": f"{row['text']} {getattr(self, 'told', '')}"}]
+
+    groups = rollout(policy, Told()).run([0, 2], [[1], [2]], Sampling(), [{"told": "much"}, {}])
+    assert [group[0].episode.prompt[0]["content"] for group in groups] == ["a much", "b? nothing"]
+    with pytest.raises(ValueError, match="zip"):
+        rollout(policy, Told()).run([0, 2], [[1], [2]], Sampling(), [{}])
+
+
 # Prompts and seeds.
 
 
