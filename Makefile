@@ -45,6 +45,7 @@ $(VENV)/.installed-trl: $(VENV)/.installed-dev
 $(LINKS):
 	mkdir -p $(LINKS)
 	ln -sf ../../tokengym/__init__.py ../../tokengym/cli.py $(LINKS)/
+	ln -sfn ../../tokengym/viewer $(LINKS)/viewer
 	ln -sfn ../../rewards $(LINKS)/rewards
 	ln -sfn ../../envs $(LINKS)/envs
 	ln -sfn ../../agents $(LINKS)/agents

@@ -1,4 +1,4 @@
-"""The command line: `tokengym train`, `eval`, `envs` and `agents`. Options come from the configurations' dataclasses."""
+"""The command line: `tokengym train`, `eval`, `view`, `envs` and `agents`. Options come from the configurations' dataclasses."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "train an agent: tokengym train AGENT [OPTIONS]",
     "eval": "evaluate a run or a model on held-out problems: tokengym eval RUN [OPTIONS]",
+    "view": "look at a run's rollouts: tokengym view RUN [OPTIONS]",
     "envs": "list the environments",
     "agents": "list the agents",
 }
@@ -97,6 +98,22 @@ class Eval:
     """Write the result to this file."""
 
 
+@dataclass(frozen=True)
+class View:
+    """Write a page on which a run's recorded rollouts can be looked at: steps, groups, trajectories, tokens."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The folder of a run."""
+    out: str | None = None
+    """Write the page to this file, in place of RUN/view.html."""
+    steps: tuple[int, ...] = ()
+    """The steps to show. By default all that were recorded, or evenly spaced ones if they are too many for one page."""
+    serve: bool = False
+    """Serve the page on this machine as well, as the run then is, until Ctrl-C."""
+    port: int = 0
+    """Where to serve it; 0 takes a port that is free."""
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point of the command `tokengym`. Exits with 2 and one line for what cannot be done."""
     args = list(sys.argv[1:] if args is None else args)
@@ -125,7 +142,7 @@ def _run(args: list[str]) -> None:
     command, rest = args[0], args[1:]
     if command not in COMMANDS:
         raise UsageError(f"unknown command {command!r}{_near(command, COMMANDS)}; commands are {', '.join(COMMANDS)}")
-    {"train": _train, "eval": _eval, "envs": _envs, "agents": _agents}[command](rest)
+    {"train": _train, "eval": _eval, "view": _view, "envs": _envs, "agents": _agents}[command](rest)
 
 
 def _train(args: list[str]) -> None:
@@ -230,6 +247,24 @@ def _eval(args: list[str]) -> None:
     result = _refused(lambda: agent.evaluate(given.episodes, given.samples, given.temperature))
     print(result)
     _write_json(given.json, dataclasses.asdict(result) | {"accuracy": result.accuracy})
+
+
+def _view(args: list[str]) -> None:
+    from tokengym import viewer
+
+    given = _parse(View, "tokengym view", args)
+    if given.port and not given.serve:
+        raise UsageError("--port is for --serve")
+    if not 0 <= given.port < 65536:
+        raise UsageError(f"--port is from 0 to 65535, not {given.port}")
+    steps = given.steps or None
+    print(_refused(lambda: viewer.write(given.run, given.out, steps)))
+    if not given.serve:
+        return
+    server = _refused(lambda: viewer.serve(lambda: viewer.build(viewer.read(given.run, steps)), given.port))
+    with server:
+        print(f"serving it at http://127.0.0.1:{server.server_port}/ until Ctrl-C", flush=True)
+        server.serve_forever()
 
 
 def _envs(args: list[str]) -> None:

@@ -1,0 +1,85 @@
+"use strict";
+
+// The page's data: an index of all trajectories, and chunks with their tokens that are unpacked when they are needed.
+
+/** The JSON value that is packed (gzip, base64) in the element `id`. */
+async function unpack(id) {
+  const text = atob(document.getElementById(id).textContent);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}
+
+/** All trajectories, by number in the order of the record; those of a group follow one another. */
+class Rollouts {
+  static async open() {
+    return new Rollouts(await unpack("index"));
+  }
+
+  constructor(index) {
+    Object.assign(this, index.columns); // step, group, index, parent, fork, reward, length, stop, kept, prompt, snippet
+    this.run = index.run;
+    this.leftOut = index.left_out;
+    this.stops = index.stops;
+    this.prompts = index.prompts;
+    this.scales = index.scales;
+    this.size = this.step.length;
+    this.steps = [...new Set(this.step)];
+    this.groupStart = new Int32Array(this.size);
+    this.groups = 0;
+    for (let i = 0; i < this.size; i++) {
+      const follows = i > 0 && this.step[i] === this.step[i - 1] && this.group[i] === this.group[i - 1];
+      this.groupStart[i] = follows ? this.groupStart[i - 1] : i;
+      if (!follows) this.groups++;
+    }
+    this.chunkStarts = [];
+    let start = 0;
+    for (const count of index.chunks) {
+      this.chunkStarts.push(start);
+      start += count;
+    }
+    this.unpacked = new Map();
+    this.texts = new Map();
+  }
+
+  /** The numbers of the trajectories in the group of trajectory `i`, first and beyond the last. */
+  groupOf(i) {
+    const start = this.groupStart[i];
+    let end = i + 1;
+    while (end < this.size && this.groupStart[end] === start) end++;
+    return [start, end];
+  }
+
+  chunkOf(i) {
+    let chunk = this.chunkStarts.length - 1;
+    while (this.chunkStarts[chunk] > i) chunk--;
+    return chunk;
+  }
+
+  chunk(number) {
+    if (!this.unpacked.has(number)) this.unpacked.set(number, unpack(`chunk-${number}`));
+    return this.unpacked.get(number);
+  }
+
+  /** What the index does not have of trajectory `i`, with its tokens as texts. */
+  async trajectory(i) {
+    const number = this.chunkOf(i);
+    const chunk = await this.chunk(number);
+    const row = chunk.rows[i - this.chunkStarts[number]];
+    return { ...row, tokens: row.tokens.map((token) => chunk.texts[token]) };
+  }
+
+  /** The text of trajectory `i` in lower case. */
+  async text(i) {
+    if (!this.texts.has(i)) this.texts.set(i, (await this.trajectory(i)).tokens.join("").toLowerCase());
+    return this.texts.get(i);
+  }
+}
+
+/** The value of `quantity` at each action token of a trajectory, or null where nobody computed it. */
+function valuesOf(trajectory, quantity) {
+  const values = trajectory[quantity];
+  const count = trajectory.actions.reduce((sum, [start, end]) => sum + end - start, 0);
+  return Array.isArray(values) ? values : new Array(count).fill(values ?? null);
+}
