@@ -11,11 +11,11 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import gymnasium as gym
-from tokengym.envs import ENVIRONMENTS, TextEnv, TokenEnv, wrappers
+from tokengym.envs import ENVIRONMENTS, TokenEnv, wrappers
+from tokengym.envs.registration import environment_class
 
 FILE = Path(__file__).with_name("environments.md")
 
@@ -39,23 +39,9 @@ env = TokenEnv(Retry(task, tries=3), max_tokens=512)      # or GRPO(env=Retry(ta
 """
 
 
-def environments() -> dict[str, type[TextEnv]]:
-    """The class of every registered environment."""
-    classes = {}
-    for env_id, module in ENVIRONMENTS.items():
-        own = [
-            value
-            for value in vars(import_module(module)).values()
-            if isinstance(value, type) and issubclass(value, TextEnv) and value.__module__ == module
-        ]
-        # A file may have a base of several tasks beside the task itself.
-        [classes[env_id]] = [each for each in own if "Version History" in (each.__doc__ or "")]
-    return classes
-
-
 def text() -> str:
     """The whole file."""
-    classes = environments()
+    classes = {env_id: environment_class(env_id) for env_id in ENVIRONMENTS}
     parts = [INTRODUCTION]
     rows = [f"| [{env_id}](#{env_id.lower()}) | {_summary(cls)} |" for env_id, cls in classes.items()]
     parts.append("\n".join(["| environment | task |", "| --- | --- |", *rows]) + "\n")

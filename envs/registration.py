@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -22,9 +23,27 @@ ENVIRONMENTS = {
     "PythonMath-v0": "tokengym.envs.tasks.python_math",
     "ToolMath-v0": "tokengym.envs.tasks.tool_math",
     "Countdown-v0": "tokengym.envs.tasks.countdown",
+    "SearchQA-v0": "tokengym.envs.tasks.search_qa",
+    "InstructionFollowing-v0": "tokengym.envs.tasks.instruction_following",
     "GuessNumber-v0": "tokengym.envs.tasks.guess_number",
+    "Wordle-v0": "tokengym.envs.tasks.wordle",
     "TextGrid-v0": "tokengym.envs.tasks.text_grid",
+    "ReasoningGym-v0": "tokengym.envs.tasks.reasoning",
 }
+
+
+def environment_class(env_id: str) -> type[TextEnv]:
+    """The class of an environment of `ENVIRONMENTS`, which has its docstring. Nothing is made: an extra that it needs may
+    be missing."""
+    module = ENVIRONMENTS[env_id]
+    own = [
+        value
+        for value in vars(import_module(module)).values()
+        if isinstance(value, type) and issubclass(value, TextEnv) and value.__module__ == module
+    ]
+    # A file may have a base of several tasks beside the task itself.
+    [found] = [each for each in own if "Version History" in (each.__doc__ or "")]
+    return found
 
 
 def register_environments() -> None:

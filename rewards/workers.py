@@ -233,6 +233,8 @@ class _Zygote:
                         json.dumps(settings),
                     ],
                     pass_fds=[theirs.fileno()],
+                    # A result that depends on the order of a set (SymPy's may) is the same in every process.
+                    env={**os.environ, "PYTHONHASHSEED": "0"},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

@@ -268,12 +268,13 @@ def _view(args: list[str]) -> None:
 
 
 def _envs(args: list[str]) -> None:
-    from tokengym.envs import ENVIRONMENTS, as_text_env
+    from tokengym.envs import ENVIRONMENTS
+    from tokengym.envs.registration import environment_class
 
     _no_options("envs", args)
     table = Table("environment", "task", box=None, pad_edge=False)
     for env_id in ENVIRONMENTS:
-        doc = type(as_text_env(env_id)).__doc__ or ""
+        doc = environment_class(env_id).__doc__ or ""
         table.add_row(env_id, doc.strip().splitlines()[0])
     Console().print(table)
     print('\ngym.make(ID) makes the token-level MDP, gym.make(ID, level="turn") the one with a whole turn per step')
