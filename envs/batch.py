@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from .core import Reply, TextEnv, score_episodes
+from ..rewards import Stop
+from .core import OpenTurn, Reply, TextEnv, score_episodes
 from .tokenizers import Tokenizer
 from .tools.runner import run_jobs
 from .transcript import Transcript
@@ -81,26 +82,40 @@ def begin(
 def take_turns(
     envs: Sequence[TextEnv], transcripts: Sequence[Transcript], turns: Sequence[Sampled], max_tokens: int
 ) -> list[Reply]:
-    """Append each turn to its transcript, let the environment reply, and append that.
+    """Append each turn to its transcript, let the environment reply, and append that; the tools of all run at the same
+    time. Nothing is scored: for that, `outcomes`."""
+    opened = [open_sampled(*each) for each in zip(envs, transcripts, turns, strict=True)]
+    run_jobs([turn.job for turn in opened if turn is not None and turn.job is not None])
+    return [close_sampled(*each, max_tokens) for each in zip(envs, transcripts, opened)]
+
+
+def open_sampled(env: TextEnv, transcript: Transcript, turn: Sampled) -> OpenTurn | None:
+    """The first half of `take_turns`, up to the tool calls, which the caller runs (`run_jobs`); None if a limit cut the
+    turn, so that the episode is over."""
+    text = transcript.append_turn(turn.ids, turn.logprobs)
+    if turn.cut:
+        env.truncate(text, num_tokens=len(turn.ids))
+        return None
+    return env.open_turn(text, num_tokens=len(turn.ids))
+
+
+def close_sampled(
+    env: TextEnv, transcript: Transcript, turn: OpenTurn | None, max_tokens: int, stop: Stop | None = None
+) -> Reply:
+    """The second half of `take_turns`: what the environment replies, now that the tools have been run.
 
     A reply that leaves no room for another action in `max_tokens` is not shown, as the policy would never get to read it:
-    the episode is truncated in its place, and keeps the turn's own reward. Nothing is scored: for that, `outcomes`.
+    the episode is truncated in its place, and keeps the turn's own reward. The same with `stop`, a reason of the caller's
+    why the episode may not go on.
     """
-    texts = [
-        transcript.append_turn(turn.ids, turn.logprobs) for transcript, turn in zip(transcripts, turns, strict=True)
-    ]
-    replies: list[Reply] = [Reply()] * len(turns)
-    ended = [i for i, turn in enumerate(turns) if not turn.cut]
-    for i, turn in enumerate(turns):
-        if turn.cut:
-            replies[i] = envs[i].truncate(texts[i], num_tokens=len(turn.ids))
-    answers = transitions([envs[i] for i in ended], [texts[i] for i in ended], [len(turns[i].ids) for i in ended])
-    for i, reply in zip(ended, answers):
-        if reply.stop is None:
-            ids = transcripts[i].reply_ids(reply.messages)
-            if len(transcripts[i]) + len(ids) >= max_tokens:
-                reply = replace(envs[i].truncate(), reward=reply.reward, info=reply.info)
-            else:
-                transcripts[i].append_reply(reply.messages, ids)
-        replies[i] = reply
-    return replies
+    if turn is None:
+        return Reply(stop=Stop.LENGTH)
+    reply = env.close_turn(turn)
+    if reply.stop is not None:
+        return reply
+    if stop is None:
+        ids = transcript.reply_ids(reply.messages)
+        if len(transcript) + len(ids) < max_tokens:
+            transcript.append_reply(reply.messages, ids)
+            return reply
+    return replace(env.truncate(stop=stop or Stop.LENGTH), reward=reply.reward, info=reply.info)

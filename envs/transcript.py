@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,13 @@ class Transcript:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def copy(self) -> Transcript:
+        """The same conversation, to go on with in another way."""
+        other = copy.copy(self)
+        for name in ("messages", "ids", "action_mask", "logprobs", "turns"):
+            setattr(other, name, getattr(self, name).copy())
+        return other
 
     @property
     def num_actions(self) -> int:

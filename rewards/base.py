@@ -35,6 +35,13 @@ class Reward(ABC):
         """What its value is called where nobody names it: the class's name in snake case."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
 
+    @property
+    def runs_beside(self) -> bool:
+        """Whether `score` works in any thread and mostly waits for other processes, so that it is worth its while to
+        score the first episodes of a batch beside the sampling of the others. Plain functions are called in the main
+        thread: what bounds its time by signals works nowhere else."""
+        return False
+
     @abstractmethod
     def score(self, episodes: Sequence[Episode]) -> list[Score]:
         """One score per episode, in order. What cannot be judged gets `Score(None, error=…)`; only a programming error

@@ -132,6 +132,10 @@ class PythonTests(Reward):
         self._tolerance = tolerance
         self._workers, self._preload, self._unsafe = workers, tuple(preload), unsafe
 
+    @property
+    def runs_beside(self) -> bool:
+        return True
+
     def score(self, episodes: Sequence[Episode]) -> list[Score]:
         """See `Reward.score`.
 

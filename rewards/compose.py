@@ -24,6 +24,10 @@ class Composite(Reward):
     def __init__(self, components: Mapping[str, Reward]) -> None:
         self._components = dict(components)
 
+    @property
+    def runs_beside(self) -> bool:
+        return all(reward.runs_beside for reward in self._components.values())
+
     def check_columns(self, columns: Collection[str]) -> None:
         for reward in self._components.values():
             reward.check_columns(columns)

@@ -28,6 +28,7 @@ class Stop(StrEnum):
     LENGTH = "length"  # cut at the token limit: the answer may be missing through no fault but its length
     TURNS = "turns"  # the turn limit was reached before the task was over
     TOOL_LIMIT = "tool_limit"  # the policy asked for more tool calls than it may make
+    TIME = "time"  # the episode took longer than it may, through a slow tool or an endless conversation
     ERROR = "error"  # the environment or a tool failed: the outcome says nothing about the policy
 
 

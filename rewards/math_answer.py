@@ -98,6 +98,10 @@ class MathAnswer(Reward):
         if not isinstance(self.precision, int) or not 1 <= self.precision <= 15:
             raise ValueError(f"precision is a number of digits from 1 to 15 (6 for 1e-6), not {self.precision!r}")
 
+    @property
+    def runs_beside(self) -> bool:
+        return True
+
     def score(self, episodes: Sequence[Episode]) -> list[Score]:
         return self._scores([self._judge_or_ask(episode.answer, episode.text) for episode in episodes])
 

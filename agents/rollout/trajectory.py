@@ -26,8 +26,11 @@ class Trajectory:
         version: the engine's weights that sampled it (its first turn).
         baseline: what an algorithm compares the return with, if it has that from elsewhere (ReMax).
         entropies: of each action token, in order, what `entropy` is the mean of.
+        turns: [start, end) of the policy's turns in `ids`.
+        tool_calls: that it made itself: those of its parent before the fork are not repeated, and not counted.
         parent: index in its group of the trajectory that it branched off; None if it ran from the prompt alone.
         fork: how many tokens it has from its parent: it left it at `ids[fork]`. None without a parent.
+        row: index of the dataset row that it is about, if the environment says.
     """
 
     ids: Sequence[int]
@@ -43,12 +46,20 @@ class Trajectory:
     version: int
     baseline: float | None = None
     entropies: Sequence[float] = ()
+    turns: Sequence[tuple[int, int]] = ()
+    tool_calls: int = 0
     parent: int | None = None
     fork: int | None = None
+    row: int | None = None
 
     @property
     def num_actions(self) -> int:
         return self.episode.num_tokens
+
+    @property
+    def num_sampled(self) -> int:
+        """Tokens that it sampled itself, those of its parent before the fork not counted."""
+        return sum(self.action_mask[self.fork or 0 :])
 
     @property
     def truncated(self) -> bool:
@@ -59,6 +70,14 @@ class Trajectory:
     def reward(self) -> float | None:
         """The return: the score and the rewards on the way; None if the reward abstained."""
         return None if self.score.value is None else self.score.value + sum(self.token_rewards.values())
+
+    @property
+    def solved(self) -> bool | None:
+        """Whether it is a success: what the reward calls "correct" or, where it has no such part, a return above 0; None if
+        the reward abstained."""
+        if self.reward is None or self.score.correct is not None:
+            return self.score.correct
+        return self.reward > 0
 
 
 Group = list[Trajectory]

@@ -111,6 +111,10 @@ class GenerativeRewardModel(Reward):
         self._temperature, self._max_tokens, self._seed = temperature, max_tokens, seed
         self._warned = False
 
+    @property
+    def runs_beside(self) -> bool:
+        return getattr(self._chat, "runs_beside", False) and (self._meta is None or self._meta.runs_beside)
+
     def score(self, episodes: Sequence[Episode]) -> list[Score]:
         questions = [self._question(episode) for episode in episodes]
         asked = [question for question in questions if isinstance(question, _Question)]

@@ -56,6 +56,9 @@ class ServerChat:
         ValueError: an argument is out of range, or the environment variable is not set.
     """
 
+    #: Waits for another machine, in any thread: see `Reward.runs_beside`.
+    runs_beside = True
+
     def __init__(
         self,
         url: str,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from tokengym.agents.engines import Sampling, TorchEngine
 from tokengym.agents.learner import Batch, Learner
 from tokengym.agents.rollout import ChainRollout, Group, PromptCursor, episode_seeds
 from tokengym.envs import Reply, TextEnv
+from tokengym.envs.core import OpenTurn
+from tokengym.rewards import Episode, Reward
 
 from tokengym import Message, Score, Stop
 
@@ -52,7 +56,7 @@ def policy(make_policy: MakePolicy) -> Policy:
     return policy
 
 
-def rollout(policy: Policy, env: TextEnv | None = None, **limits: int) -> ChainRollout:
+def rollout(policy: Policy, env: TextEnv | None = None, **limits: Any) -> ChainRollout:
     engine = TorchEngine(policy.model, policy.tokenizer)
     return ChainRollout(env or Echo(), engine, policy.tokenizer, **{"max_tokens": 80, "max_new_tokens": 24} | limits)
 
@@ -206,6 +210,130 @@ def test_scoring_is_one_batch_of_whole_episodes(policy: Policy) -> None:
     groups = run(policy, env)
     assert batches == [18]
     assert all(t.score == Score(1.0, t.score.parts) for group in groups for t in group)
+
+
+class Beside(Reward):
+    """Notes what it scores, and in which thread."""
+
+    runs_beside = True  # type: ignore[assignment]
+
+    def __init__(self, remembers: bool = False) -> None:
+        self.batches: list[tuple[str, list[int]]] = []
+        self._remembers = remembers
+
+    def score(self, episodes: Sequence[Episode]) -> list[Score]:
+        self.batches.append((threading.current_thread().name, [e.row["answer"] for e in episodes]))
+        return [Score(float(len(e.text)), {"row": e.row["answer"]}) for e in episodes]
+
+    def state(self) -> dict[str, Any]:
+        return {"seen": len(self.batches)} if self._remembers else {}
+
+
+class Ends(Echo):
+    """Ends after as many turns as the row's number says."""
+
+    def reply(self, text: str) -> Reply:
+        if self.num_turns > self.episode.answer:
+            return Reply(stop=Stop.ANSWERED)
+        return Reply([{"role": "tool", "content": "go on"}])
+
+
+def test_groups_are_scored_beside_the_turns_of_others_and_never_divided(policy: Policy) -> None:
+    seeds = episode_seeds(0, 0, 3, 6)
+    reward = Beside()
+    groups = rollout(policy, Ends(reward), max_tokens=400, max_new_tokens=300).run([0, 1, 2], seeds, Sampling())
+    batches = [(thread.startswith("tokengym-scoring"), rows) for thread, rows in reward.batches[1:]]
+    assert batches == [(True, [0] * 6), (True, [1] * 6), (False, [2] * 6)]
+    for row, group in enumerate(groups):
+        assert [t.score.parts["row"] for t in group] == [row] * 6
+        assert [t.score.value for t in group] == [len(t.episode.text) for t in group]
+    # What depends on the order of the episodes is scored at the end.
+    reward = Beside(remembers=True)
+    rollout(policy, Ends(reward), max_tokens=400, max_new_tokens=300).run([0, 1, 2], seeds, Sampling())
+    assert [(thread.startswith("tokengym"), len(rows)) for thread, rows in reward.batches[1:]] == [(False, 18)]
+
+
+class Tooled(TextEnv):
+    """Every turn with an odd number of characters calls a tool that sleeps as long as the row says."""
+
+    def __init__(self, seconds: Sequence[float], **options: Any) -> None:
+        self._seconds = seconds
+        self.called: list[str] = []
+        rows = [{"text": "abc"[i], "seconds": s, "answer": i} for i, s in enumerate(seconds)]
+        super().__init__(rows, lambda completion: len(completion) / 10, tools=[self.wait], max_turns=3, **options)
+
+    shared = (*TextEnv.shared, "called", "toolset")
+
+    def wait(self, text: str) -> str:
+        """Wait.
+
+        Args:
+            text: anything
+        """
+        assert self._row is not None
+        self.called.append(text)
+        time.sleep(self._row["seconds"])
+        return f"waited {text}"
+
+    def messages(self, row: Mapping[str, Any]) -> list[Message]:
+        return [{"role": "user", "content": row["text"]}]
+
+    def open_turn(self, text: str, *, num_tokens: int | None = None) -> OpenTurn:
+        call = f'<tool_call>{{"name": "wait", "arguments": {{"text": "{self.num_turns}"}}}}</tool_call>'
+        return super().open_turn(call if len(text) % 2 else "said", num_tokens=num_tokens)
+
+
+def batches_of(runner: ChainRollout) -> list[list[tuple[int, ...]]]:
+    """The prompts of every call of the engine, from now on."""
+    calls: list[list[tuple[int, ...]]] = []
+    generate = runner.engine.generate
+
+    def noted(requests: Any, *args: Any, **options: Any) -> Any:
+        calls.append([tuple(r.prompt) for r in requests])
+        return generate(requests, *args, **options)
+
+    runner.engine.generate = noted  # type: ignore[method-assign]
+    return calls
+
+
+def test_a_slow_tool_does_not_hold_up_the_others(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = episode_seeds(1, 0, 3, 4)
+    quick = rollout(policy, Tooled([0.0] * 3), max_tokens=500).run([0, 1, 2], seeds, Sampling())
+    assert sum(len(t.turns) > 2 for group in quick for t in group) >= 2
+    monkeypatch.setattr("tokengym.agents.rollout.patience.LEAST", 0.05)
+    runner = rollout(policy, Tooled([0.0, 0.6, 0.0]), max_tokens=500)
+    calls = batches_of(runner)
+    slow = runner.run([0, 1, 2], seeds, Sampling())
+    assert [[t.ids for t in group] for group in slow] == [[t.ids for t in group] for group in quick]
+    opening = tuple(quick[1][0].ids[: quick[1][0].prompt_length])
+    # Rows 0 and 2 are through before row 1 has its second turn.
+    second = next(
+        i for i, call in enumerate(calls) for ids in call if ids[: len(opening)] == opening and ids != opening
+    )
+    assert all(ids[: len(opening)] == opening for call in calls[second:] for ids in call)
+
+
+def test_an_episode_may_take_so_long_and_no_longer(policy: Policy) -> None:
+    began = time.monotonic()
+    runner = rollout(policy, Tooled([0.0, 60.0, 0.0]), max_tokens=500, max_seconds=1.0)
+    groups = runner.run([0, 1, 2], episode_seeds(1, 0, 3, 4), Sampling())
+    assert time.monotonic() - began < 20
+    hung = [t for t in groups[1] if t.tool_calls]
+    assert hung
+    assert {t.episode.stop for t in hung} == {Stop.TIME}
+    assert all(t.action_mask[-1] == 1 and t.tool_calls == 1 for t in hung)
+    assert Stop.TIME not in {t.episode.stop for group in (groups[0], groups[2]) for t in group}
+    assert all(t.reward is not None for group in groups for t in group)
+
+
+def test_a_tool_that_hangs_costs_its_episode_the_result(policy: Policy) -> None:
+    env = Tooled([0.0, 60.0, 0.0], tool_limits={"seconds": 0.3})
+    groups = rollout(policy, env, max_tokens=500).run([0, 1, 2], episode_seeds(1, 0, 3, 4), Sampling())
+    results = [m["content"] for t in groups[1] for m in t.episode.completion if m["role"] == "tool"]
+    assert results
+    assert all("error: no result within 0.3 s" in text for text in results)
+    assert all(t.score.parts["tool_errors"] == t.tool_calls for t in groups[1])
+    assert all(t.score.parts["tool_errors"] == 0 for t in groups[0] + groups[2])
 
 
 def test_an_environment_that_draws_its_opening(policy: Policy) -> None:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokengym.agents.engines import Generation
 from tokengym.agents.rollout.chain import Chain
-from tokengym.envs import ByteTokenizer, Reply, StopStrings, TextEnv, TokenEnv, Tokenizer, take_turns
+from tokengym.envs import ByteTokenizer, Reply, StopStrings, TextEnv, TokenEnv, Tokenizer
 from tokengym.envs.tasks.math_verify import MathVerifyEnv
+from tokengym.envs.tools.runner import run_jobs
 
 import tokengym  # noqa: F401 (registers the environments)
 
@@ -313,7 +314,7 @@ def by_tokens(task: TextEnv, row: int, seed: int, tokens, max_tokens: int, stop)
 
 def by_turns(task: TextEnv, tokenizer: Tokenizer, row: int, seed: int, tokens, max_tokens: int, stop):
     """The same as a rollout does it, with an engine that samples the given tokens."""
-    chain = Chain(task, tokenizer, max_tokens, row, seed, group=0)
+    chain = Chain(task, tokenizer, max_tokens, {"row": row}, seed, group=0)
     strings = StopStrings(tokenizer, stop)
     source = iter(tokens)
     while not chain.done:
@@ -330,11 +331,11 @@ def by_turns(task: TextEnv, tokenizer: Tokenizer, row: int, seed: int, tokens, m
             transcript = chain.transcript
             rewards = sum(chain.token_rewards.values())
             return transcript.ids + ids, transcript.action_mask + [1] * len(ids), rewards, None
-        turn = chain.sampled(Generation(ids, [0.0] * len(ids), finish, version=0))  # type: ignore[arg-type]
-        [reply] = take_turns([task], [chain.transcript], [turn], max_tokens)
-        chain.replied(reply)
+        job = chain.take(Generation(ids, [0.0] * len(ids), finish, version=0))  # type: ignore[arg-type]
+        run_jobs([] if job is None else [job])
+        chain.close()
     [score] = task.reward.score([task.episode])
-    trajectory = chain.trajectory(score)
+    trajectory = chain.trajectory(score, [chain])
     stopped = task.episode.stop
     ended = (str(stopped), stopped == "answered", stopped != "answered")
     assert sum(trajectory.action_mask) == trajectory.num_actions == task.episode.num_tokens
