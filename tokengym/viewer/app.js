@@ -159,6 +159,7 @@ class App {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const field = event.target.closest("input:not([type=radio]), select, textarea");
     if (event.key === "Escape") {
+      event.preventDefault(); // a search field would be emptied
       if (field) field.blur();
       else document.body.classList.remove("reading");
       return;
@@ -201,10 +202,10 @@ class App {
   follow() {
     const [step, group, index] = location.hash.slice(1).split(".").map(Number);
     const r = this.rollouts;
-    const wanted = this.shown.find(
-      (i) => r.step[i] === step && (group === undefined || r.group[i] === group) && (index === undefined || r.index[i] === index),
+    const wanted = r.step.findIndex(
+      (own, i) => own === step && (group === undefined || r.group[i] === group) && (index === undefined || r.index[i] === index),
     );
-    if (wanted !== undefined && wanted !== this.current) this.open(wanted, true);
+    if (wanted >= 0) this.open(wanted, true);
   }
 }
 
@@ -226,7 +227,7 @@ Rollouts.open().then(
       location.hash = wanted;
       app.follow();
     }
-    document.body.dataset.ready = "true";
+    document.body.dataset.ready = Math.round(performance.now()); // ms since the page was asked for
   },
   (error) => {
     byId("about").textContent = `This page's data cannot be unpacked: ${error}`;

@@ -11,7 +11,7 @@ class Filters {
     this.count = form.querySelector("output");
     this.run = 0;
     for (const step of rollouts.steps) form.elements.step.append(new Option(step, step));
-    rollouts.stops.forEach((stop, number) => form.elements.stop.append(new Option(stop, number)));
+    rollouts.stops.forEach((stop, number) => form.elements.stop.append(new Option(oneLine(stop), number)));
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", () => this.later());
     form.addEventListener("reset", () => setTimeout(() => this.apply()));

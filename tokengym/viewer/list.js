@@ -99,7 +99,7 @@ class List {
     name.style.paddingInlineStart = `${Math.min(depthOf(r, i), 6) * 0.7}em`;
     if (r.parent[i] !== null) name.prepend(make("span", "branch", "└"));
     row.append(name, rewardChip(r.reward[i]));
-    row.append(make("span", "size", r.length[i]), make("span", "stop", r.stops[r.stop[i]]));
+    row.append(make("span", "size", r.length[i]), make("span", "stop", oneLine(r.stops[r.stop[i]])));
     row.append(make("span", "snippet", oneLine(r.snippet[i])));
     return row;
   }

@@ -204,4 +204,4 @@ def _hash(text: str) -> str:
 
 
 def _file(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files("tokengym.viewer").joinpath(name).read_text(encoding="utf-8")
