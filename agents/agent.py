@@ -20,6 +20,7 @@ from .metrics import batch_metrics, rollout_metrics, samples_to_show
 from .monitor import Sample, StepRecording
 from .policy import Reference
 from .rollout import Group, episode_seeds
+from .rollout.filters import apply_filters, read_filter
 
 C = TypeVar("C", bound=OnPolicyConfig)
 
@@ -38,10 +39,9 @@ class Agent(BaseAgent[C], Generic[C]):
     def loss(self, terms: TokenTerms) -> tuple[Tensor, dict[str, Tensor]]:
         """The policy's loss per token [B, T], and per-token quantities [B, T] to report the means of."""
 
-    def keep_group(self, group: Group) -> bool:
-        """Whether to learn from a group."""
-        returns = {t.reward for t in group if t.reward is not None}
-        return self.config.filter_groups == "none" or len(returns) > 1
+    def amended(self, groups: Sequence[Group]) -> Sequence[Group]:
+        """The groups as they are learned from, where that is not as they were sampled."""
+        return groups
 
     def estimate(self, batch: Batch) -> Batch:
         """The batch with advantages, and whatever else the loss needs."""
@@ -80,9 +80,11 @@ class Agent(BaseAgent[C], Generic[C]):
         sample_seconds = time.perf_counter() - started
 
         # Groups → filters → advantages → Batch.
-        kept = [group for group in sampled if self.keep_group(group)]
+        kept, dropped = apply_filters(c.filter_groups, self.amended(sampled))
         learned = kept or sampled[:1]
         batch = self.pack(learned).to(self.policy.model.device)
+        if not kept:  # a batch to report on, but nothing to learn from
+            batch = batch.learning_from(torch.zeros_like(batch.valid))
         if self.reference is not None and c.kl_coef:
             batch = replace(batch, ref_logprobs=self.learner.reference_logprobs(batch, self.reference))
             if self.kl_in_reward:
@@ -109,22 +111,22 @@ class Agent(BaseAgent[C], Generic[C]):
         metrics |= self.after_update(batch)
         self.engine.sync(self.policy.named_parameters())
         metrics |= rollout_metrics(sampled, len(kept)) | batch_metrics(batch)
+        metrics |= {f"groups/dropped/{name}": float(count) for name, count in dropped.items()}
         if self.recording is not None and self.run_dir is not None:
             self.recording.write(self.run_dir, self.step + 1, self.policy.tokenizer)
             self.recording = None
         return metrics | {"speed/sample_tokens_per_s": tokens / sample_seconds}, samples_to_show(sampled)
 
     def sample(self) -> list[Group]:
-        """The step's groups. Where groups are filtered, those that are left out are replaced by further ones, in
-        `max_sampling_rounds` rounds (dynamic sampling, arXiv 2503.14476, §3.2)."""
+        """The step's groups. Those that a filter leaves out are replaced by further ones, in as many rounds as it has."""
         c = self.config
         sampling = Sampling(c.temperature, c.top_p, c.top_k, tuple(c.stop))
         groups: list[Group] = []
         missing = c.prompts_per_step
-        for round_ in range(c.max_sampling_rounds):
+        for round_ in range(max((read_filter(f).max_rounds for f in c.filter_groups), default=1)):
             rows = self.prompts.draw(missing)
             groups += self.roll_out(rows, episode_seeds(c.seed, self.step, missing, c.group_size, round_), sampling)
-            missing = c.prompts_per_step - sum(map(self.keep_group, groups))
+            missing = c.prompts_per_step - len(apply_filters(c.filter_groups, self.amended(groups))[0])
             if missing <= 0:
                 break
         return groups

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_
 from .engines import Sampling
 from .functional import Aggregation
 from .policy import DType
+from .rollout.filters import spelled
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,9 @@ class OnPolicyConfig(AgentConfig):
     probabilities, cut off at correction_cap (truncate), or leave out the sequences whose ratio is beyond (mask)."""
     correction_cap: float = 2.0
     """See correction."""
-    filter_groups: Literal["none", "no_signal"] = "none"
-    """Leave out groups in which all completions have the same return (no_signal): they would only dilute the means."""
-    max_sampling_rounds: int = 1
-    """With filter_groups: sample on until the step has prompts_per_step groups, at most this many rounds."""
+    filter_groups: tuple[str, ...] = ()
+    """Which groups are left out: dynamic_sampling (those that are all alike; others are sampled in their place), reject (those
+    that are all right or all wrong), with parameters as in "reject(low=0.1, high=0.9)"; none. See agents/rollout/filters.py."""
     mask_truncated: bool = False
     """Do not learn from completions that were cut at a limit."""
     record_rollouts_every: int = 10
@@ -158,11 +158,14 @@ class OnPolicyConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "prompts_per_step", "group_size", "epochs", "minibatches", "max_sampling_rounds")
+        self._at_least(1, "prompts_per_step", "group_size", "epochs", "minibatches")
         self._at_least(0, "kl_coef", "entropy_coef", "record_rollouts_every")
         self._above(0, "token_budget", "temperature", "target_kl", "correction_cap")
-        if self.max_sampling_rounds > 1 and self.filter_groups == "none":
-            raise ValueError("max_sampling_rounds replaces the groups that filter_groups leaves out: set filter_groups")
+        object.__setattr__(self, "filter_groups", spelled(self.filter_groups))
+        if self.filter_groups and self.group_size < 2:
+            raise ValueError(
+                "filter_groups looks at how completions of a prompt differ: group_size is at least 2, not 1"
+            )
         if not isinstance(self.stop, str):
             object.__setattr__(self, "stop", tuple(self.stop))  # JSON gives a list
         Sampling(self.temperature, self.top_p, self.top_k, self.stop)  # refuses what cannot be sampled with

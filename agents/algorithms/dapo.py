@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,10 +22,9 @@ class DAPOConfig(ClippedGroupConfig):
 
     clip_high: float = 0.28
     """How far the ratio may rise above 1: higher than below, so that unlikely tokens can gain probability."""
-    filter_groups: Literal["none", "no_signal"] = "no_signal"
-    """Dynamic sampling: groups in which all completions have the same return are left out, and replaced."""
-    max_sampling_rounds: int = 10
-    """Rounds of sampling until the step has prompts_per_step groups with a signal, or makes do with those it has."""
+    filter_groups: tuple[str, ...] = ("dynamic_sampling",)
+    """Groups in which all completions have the same return are left out, and replaced, until the step has prompts_per_step
+    groups with a signal or, after ten rounds, makes do with those it has; none, reject, …: as everywhere."""
     overlong_cache: float = 0.2
     """Soft overlong punishment: the share of max_new_tokens over which it grows from 0 to −1; 0: none."""
 

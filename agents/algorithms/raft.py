@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..agent import Agent
 from ..config import GroupConfig
-from ..functional import best_of_group, mixed_groups, reinforce_loss
+from ..functional import best_of_group, reinforce_loss
 from ..learner import Batch, TokenTerms
 from .clipped import ClippedAgent, ClippedConfig, ClippedGroupConfig
 
@@ -64,17 +64,17 @@ class RAFTPlusPlus(ClippedAgent[RAFTPlusPlusConfig]):
 class ReinforceRejConfig(ClippedConfig):
     """Options of Reinforce-Rej."""
 
+    filter_groups: tuple[str, ...] = ("reject",)
+    """Which groups are left out: those that are all right or all wrong; dynamic_sampling, none, …: as everywhere."""
+
 
 class ReinforceRej(ClippedAgent[ReinforceRejConfig]):
     """Reinforce-Rej (Xiong et al. 2025, arXiv 2504.11343, §4): REINFORCE without a baseline, A_i = R_i, on the prompts whose
-    completions are neither all right nor all wrong."""
+    completions are neither all right nor all wrong (`Reject`)."""
 
     Config = ReinforceRejConfig
     summary: ClassVar[str] = "REINFORCE on the prompts that are neither solved nor hopeless"
     paper: ClassVar[str] = "arXiv 2504.11343"
-
-    def estimate(self, batch: Batch) -> Batch:
-        return super().estimate(batch.learning_from(mixed_groups(batch.rewards, batch.groups, batch.valid)))
 
     def advantages(self, batch: Batch) -> Tensor:
         return batch.rewards

@@ -25,7 +25,7 @@ from .logprobs import head_logprobs, linear_logprobs, logprobs_and_entropy
 from .losses import cispo, policy_gradient_clip, policy_gradient_penalty, reinforce_loss, sapo, value_loss
 from .ratios import importance_mask, importance_weights, log_ratio, sequence_log_ratio
 from .returns import discounted_returns, gae, whiten
-from .selection import best_of_group, cppo_keep, mixed_groups
+from .selection import best_of_group, cppo_keep
 from .sequence_losses import gmpo, gspo, gspo_token, gvpo
 
 __all__ = [
@@ -57,7 +57,6 @@ __all__ = [
     "linear_logprobs",
     "log_ratio",
     "logprobs_and_entropy",
-    "mixed_groups",
     "moving_average",
     "opo",
     "penalty_kl",

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .tensors import group_max, group_sum, upcast
+from .tensors import group_max, upcast
 
 
 def best_of_group(rewards: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
@@ -15,13 +15,6 @@ def best_of_group(rewards: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
     arXiv 2304.06767, alg. 1; RAFT++, arXiv 2504.11343, §2)."""
     known = torch.where(valid, upcast(rewards), -torch.inf)
     return valid & (known == group_max(known, groups)) & (known > 0)
-
-
-def mixed_groups(rewards: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
-    """The completions of prompts that were answered neither always right nor always wrong, with R > 0 for right
-    (Reinforce-Rej, arXiv 2504.11343, §4)."""
-    right = group_sum(upcast(valid & (rewards > 0)), groups)
-    return valid & (right > 0) & (right < group_sum(upcast(valid), groups))
 
 
 def cppo_keep(advantages: Tensor, groups: Tensor, valid: Tensor, pruning: float) -> Tensor:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tokengym.agents import AGENTS, Agent, Policy
 from tokengym.agents.algorithms.actor_critic import ActorCritic
+from tokengym.agents.rollout.filters import DynamicSampling, apply_filters
 from tokengym.envs import TextEnv
 from tokengym.rewards import Episode, Reward, Score, StepScore
 
@@ -148,15 +149,21 @@ def test_dynamic_sampling_replaces_groups_without_signal(tmp_path: Path) -> None
     for row in logged(tmp_path):
         assert row["groups/kept"] == 4
         assert row["groups/sampled"] > 4
-    few = make("dapo", tmp_path / "few", Letters(lambda completion: 1.0), prompts_per_step=2, max_sampling_rounds=3)
+    few = make(
+        "dapo",
+        tmp_path / "few",
+        Letters(lambda completion: 1.0),
+        prompts_per_step=2,
+        filter_groups=DynamicSampling(max_rounds=3),
+    )
     few.learn(1)
     [row] = logged(tmp_path / "few")
-    assert row["groups/sampled"] == 6
+    assert row["groups/sampled"] == row["groups/dropped/dynamic_sampling"] == 6
     assert row["groups/kept"] == 0
 
 
 def test_the_overlong_punishment_enters_the_advantage() -> None:
-    options = {"filter_groups": "none", "max_sampling_rounds": 1, "max_new_tokens": 60, "overlong_cache": 0.5}
+    options = {"filter_groups": "none", "max_new_tokens": 60, "overlong_cache": 0.5}
     agent = make("dapo", env=Letters(lambda completion: 1.0), **options)
     groups = agent.sample()
     batch = agent.estimate(agent.pack(groups))
@@ -209,16 +216,18 @@ def test_raft_learns_from_the_best(name: str) -> None:
 
 
 def test_reinforce_rej_leaves_out_groups_that_are_all_right_or_all_wrong(tmp_path: Path) -> None:
-    agent = make("reinforce_rej", env=Letters(lambda completion, number: float(number % 2)))
-    batch = agent.estimate(agent.pack(agent.sample()))
-    assert not batch.action_mask.any()
+    agent = make("reinforce_rej", tmp_path, env=Letters(lambda completion, number: float(number % 2)))
+    before = {key: p.detach().clone() for key, p in agent.policy.named_parameters()}
+    agent.learn(1)
+    assert all(torch.equal(p, before[key]) for key, p in agent.policy.named_parameters())
+    [row] = logged(tmp_path)
+    assert (row["groups/kept"], row["groups/dropped/reject"]) == (0, 6)
     agent = make("reinforce_rej", env=Letters(lambda completion: float(len(completion.encode()) % 2)))
-    batch = agent.estimate(agent.pack(agent.sample()))
-    right = batch.rewards.reshape(6, 8) > 0
-    mixed = right.any(dim=1) & ~right.all(dim=1)
-    assert mixed.any()
-    assert torch.equal(batch.action_mask.any(dim=1).reshape(6, 8), mixed.unsqueeze(1).expand(6, 8))
-    assert torch.equal(batch.advantages.amax(dim=1), torch.where(mixed.repeat_interleave(8), batch.rewards, 0.0))
+    kept, _ = apply_filters(agent.config.filter_groups, agent.sample())
+    assert kept
+    assert all({t.reward for t in group} == {0.0, 1.0} for group in kept)
+    batch = agent.estimate(agent.pack(kept))
+    assert torch.equal(batch.advantages.amax(dim=1), batch.rewards)
 
 
 def test_the_moving_average_of_reinforce(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokengym.agents.functional import best_of_group, cppo_keep, mixed_groups
+from tokengym.agents.functional import best_of_group, cppo_keep
 
 NAN = math.nan
 
@@ -19,13 +19,6 @@ def test_best_of_group() -> None:
     valid = ~rewards.isnan()
     kept = [True, False, True, False, False, False, False, True, False]
     assert best_of_group(rewards, groups, valid).tolist() == kept
-
-
-def test_mixed_groups() -> None:
-    rewards = torch.tensor([1.0, 0.0, 1.0, 0.5, 0.0, -1.0, 1.0, NAN])
-    groups = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
-    kept = [True, True, False, False, False, False, False, False]
-    assert mixed_groups(rewards, groups, ~rewards.isnan()).tolist() == kept
 
 
 def test_cppo_keeps_the_largest_and_of_equals_the_first() -> None:
