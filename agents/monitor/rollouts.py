@@ -3,9 +3,10 @@
 A file has one JSON object per line, one for each trajectory of the step, group by group:
 
     group, index    the group's number in the step and the trajectory's in its group
-    parent, fork    index of the trajectory that it branched off and the token that it left it at, or null
+    parent, fork    index of the trajectory that it branched off, and of the token where it left it, or null
     version         the weights that sampled it
-    kept            whether its group passed the filters; learned: whether the loss had any of its tokens
+    sampled         whether this step sampled it, rather than putting it in the place of another
+    learned         whether the loss had any of its tokens: neither filtered out nor masked
     prompt, completion, answer, stop, num_tokens    the episode; stop is the value of a `Stop`
     reward, parts, error    the return, every component of the score, and why the reward abstained (reward null)
     tokens          texts of all tokens, special ones spelled out
@@ -44,14 +45,14 @@ class StepRecording:
     """The trajectories of a step, and what the learner finds out about them.
 
     Args:
-        groups: all that were sampled.
-        learned: the groups that the rows of `batch` are, in order.
+        sampled: all groups that were sampled.
+        learned: the groups that the rows of `batch` are, in order; they may have others in the place of some.
         batch: with advantages.
     """
 
-    def __init__(self, groups: Sequence[Group], learned: Sequence[Group], batch: Batch) -> None:
-        self._groups = groups
-        self._learned = learned
+    def __init__(self, sampled: Sequence[Group], learned: Sequence[Group], batch: Batch) -> None:
+        self._sampled = {id(t) for group in sampled for t in group}
+        self._groups = _with_others(sampled, learned)
         self._rows = {id(t): row for row, t in enumerate(t for group in learned for t in group)}
         self._advantages = batch.advantages.cpu().numpy()
         self._in_loss = batch.action_mask.any(dim=1).tolist()
@@ -87,11 +88,9 @@ class StepRecording:
         return path
 
     def _records(self, texts: TokenTexts) -> Iterator[dict[str, Any]]:
-        kept = {id(group) for group in self._learned}
         for number, group in enumerate(self._groups):
             for index, t in enumerate(group):
-                where = {"group": number, "index": index, "kept": id(group) in kept}
-                yield where | self._record(t, texts)
+                yield {"group": number, "index": index} | self._record(t, texts)
 
     def _record(self, t: Trajectory, texts: TokenTexts) -> dict[str, Any]:
         actions = np.flatnonzero(t.action_mask)
@@ -99,11 +98,12 @@ class StepRecording:
         learned = row is not None and self._in_loss[row]
         advantages = self._advantages[row][actions] if learned else None
         ratios = self._log_ratios[row][actions] if learned and row in self._log_ratios else None
-        episode = t.episode
+        episode, own = t.episode, id(t) in self._sampled
         return {
-            "parent": None,
-            "fork": None,
+            "parent": t.parent if own else None,
+            "fork": t.fork if own else None,
             "version": t.version,
+            "sampled": own,
             "learned": learned,
             "prompt": list(episode.prompt),
             "completion": list(episode.completion),
@@ -172,6 +172,20 @@ def forget_rollouts(run_dir: Path, last_step: int) -> None:
             name = _NAME.fullmatch(path.name)
             if name and (name[2] or int(name[1]) > last_step):
                 path.unlink()
+
+
+def _with_others(sampled: Sequence[Group], learned: Sequence[Group]) -> list[Group]:
+    """The sampled groups, with the trajectories that are learned from in the place of others behind their own."""
+    groups = [list(group) for group in sampled]
+    home = {id(t): group for group in groups for t in group}
+    for group in learned:
+        others = [t for t in group if id(t) not in home]
+        whose = next((home[id(t)] for t in group if id(t) in home), None)
+        if whose is None:
+            groups.append(others)
+        else:
+            whose += others
+    return groups
 
 
 def _runs(indices: np.ndarray) -> list[list[int]]:

@@ -47,10 +47,10 @@ def row(said: Sequence[tuple[str, str]], rng: random.Random, **changes: Any) -> 
     return {
         "group": 0,
         "index": 0,
-        "kept": True,
         "parent": None,
         "fork": None,
         "version": 0,
+        "sampled": True,
         "learned": True,
         "prompt": messages[:first],
         "completion": messages[first:],
@@ -164,7 +164,7 @@ def make_run(run_dir: Path) -> Path:
     rng = random.Random(0)
     for step in (1, 10, 20):
         groups = [plain(rng), with_tools(rng), tree(rng), hostile(rng), *(plain(rng) for _ in range(6))]
-        dropped = [{**t, "kept": False, "learned": False, "advantages": None, "log_ratios": None} for t in plain(rng)]
+        dropped = [{**t, "learned": False, "advantages": None, "log_ratios": None} for t in plain(rng)]
         write_step(run_dir, step, [*groups, dropped])
     config = {"agent": "GRPO", "env": "ToolMath-v0", "model": "tiny"}
     (run_dir / "agent.json").write_text(json.dumps(config))

@@ -275,7 +275,8 @@ def test_a_token_tells_its_numbers(page: Any, rows: list[dict[str, Any]]) -> Non
 def test_what_nobody_computed_is_marked(page: Any, rows: list[dict[str, Any]]) -> None:
     row = go(page, rows, 1, 10, 0)
     count = row["num_tokens"]
-    assert "filtered out" in page.inner_text("#facts")
+    assert "learned from no" in page.inner_text("#facts").replace("\n", " ")
+    assert "not learned from" in page.inner_text("#list")
     assert page.locator(".token.unknown").count() == count
     page.check("input[value=entropies]")
     assert page.locator(".token.unknown").count() == 0

@@ -83,7 +83,7 @@ class App {
     this.group = group;
     this.detail.hidden = false;
     this.heading(i, group[i - start]);
-    this.tokens.show(group[i - start], this.filters.text);
+    this.tokens.show(group[i - start], this.filters.text, r.parent[i], r.fork[i]);
     this.tokens.colour(this.quantity, r.scales[this.quantity]);
     this.drawGroup();
     this.detail.scrollTop = 0;
@@ -99,8 +99,8 @@ class App {
     if (trajectory.answer !== null) facts.push(["answer", trajectory.answer]);
     if (r.parent[i] !== null) facts.push(["branch of", `trajectory ${r.parent[i]} at token ${r.fork[i]}`]);
     facts.push(["weights", `version ${trajectory.version}`]);
-    if (!r.kept[i]) facts.push(["learned from", "no: its group was filtered out"]);
-    else if (!trajectory.learned) facts.push(["learned from", "no"]);
+    if (!trajectory.sampled) facts.push(["sampled", "not in this step: it stands in for another"]);
+    if (!r.learned[i]) facts.push(["learned from", "no"]);
     byId("facts").replaceChildren(
       ...facts.map(([name, value]) => {
         const fact = make("div");

@@ -18,7 +18,7 @@ class Rollouts {
   }
 
   constructor(index) {
-    Object.assign(this, index.columns); // step, group, index, parent, fork, reward, length, stop, kept, prompt, snippet
+    Object.assign(this, index.columns); // step, group, index, parent, fork, reward, length, stop, learned, prompt, snippet
     this.run = index.run;
     this.leftOut = index.left_out;
     this.stops = index.stops;

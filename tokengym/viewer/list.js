@@ -84,7 +84,7 @@ class List {
     row.append(make("span", "snippet", oneLine(r.prompts[r.prompt[i]])));
     const mean = rewards.length ? short(rewards.reduce((a, b) => a + b, 0) / rewards.length) : "–";
     row.append(make("span", "mean", `mean ${mean}`));
-    if (!r.kept[i]) row.classList.add("dropped");
+    if (!r.learned.slice(start, end).some(Boolean)) row.append(make("span", "unlearned", "not learned from"));
     return row;
   }
 

@@ -86,7 +86,7 @@ def _pack(record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             "reward",
             "length",
             "stop",
-            "kept",
+            "learned",
             "prompt",
             "snippet",
         )
@@ -110,7 +110,7 @@ def _pack(record: Record) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 columns[name].append(row[name])
             columns["length"].append(row["num_tokens"])
             columns["stop"].append(stops.of(row["stop"]))
-            columns["kept"].append(int(row["kept"]))
+            columns["learned"].append(int(row["learned"]))
             columns["prompt"].append(prompts.of(_snippet(m["content"] for m in row["prompt"])))
             columns["snippet"].append(_snippet(m["content"] for m in row["completion"]))
     chunks.append(chunk.packed())
@@ -143,7 +143,7 @@ class _Chunk:
             "calls": tool_calls(row, parts),
         }
         packed |= {name: _rounded(row[name], decimals) for name, decimals in QUANTITIES.items()}
-        for name in ("actions", "answer", "error", "parts", "version", "learned", "token_rewards", "step_rewards"):
+        for name in ("actions", "answer", "error", "parts", "version", "sampled", "token_rewards", "step_rewards"):
             packed[name] = row[name]
         self.rows.append(packed)
 
@@ -167,8 +167,25 @@ class _Numbered:
 
 def _groups(record: Record) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     for step in record.files:
-        for _, rows in groupby(record.trajectories(step), key=lambda row: row["group"]):
-            yield step, list(rows)
+        for number, rows in groupby(record.trajectories(step), key=lambda row: row["group"]):
+            group = list(rows)
+            for row in group:
+                if row["parent"] is not None and not _has_root(group, row):
+                    raise ValueError(
+                        f"{record.files[step]}: trajectory {row['index']} of group {number} branches off no trajectory"
+                    )
+            yield step, group
+
+
+def _has_root(group: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> bool:
+    """Whether the branches of `row` go back to one that ran from the prompt."""
+    for _ in group:
+        if row["parent"] is None:
+            return True
+        if not 0 <= row["parent"] < len(group):
+            return False
+        row = group[row["parent"]]
+    return row["parent"] is None
 
 
 def _rounded(values: Sequence[float | None] | None, decimals: int) -> Any:

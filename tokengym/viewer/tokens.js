@@ -13,9 +13,10 @@ class Tokens {
     });
   }
 
-  /** Show a trajectory, with the places marked where `text` (lower case) stands. */
-  show(trajectory, text) {
+  /** Show a trajectory, with the places marked where `text` (lower case) stands, and where it left its parent. */
+  show(trajectory, text, parent, fork) {
     this.trajectory = trajectory;
+    this.fork = parent === null ? {} : { at: fork, text: `left trajectory ${parent}` };
     this.spans = [];
     this.at = -1;
     this.values = Object.fromEntries(Object.keys(QUANTITIES).map((name) => [name, valuesOf(trajectory, name)]));
@@ -71,6 +72,7 @@ class Tokens {
     if (isFound) span.classList.add("found");
     const given = this.given(i);
     if (given) span.dataset.given = given;
+    if (this.fork.at === i) span.dataset.fork = this.fork.text;
     this.spans.push(span);
     return span;
   }

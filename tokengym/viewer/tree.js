@@ -64,6 +64,7 @@ function drawTree(element, rollouts, i, tokens, prompts, chosen) {
     line.addEventListener("click", () => chosen(number));
     picture.append(line);
   }
+  picture.append(svg("path", { class: "chosen", d: pathTo(rollouts, i, start, trunk, tokens[i - start], x, y) }));
 
   const axis = height - TREE.bottom + 6;
   picture.append(svg("path", { class: "axis", d: `M${x(0)} ${axis} H${x(longest)}` }));
@@ -71,4 +72,13 @@ function drawTree(element, rollouts, i, tokens, prompts, chosen) {
   picture.append(svg("text", { class: "axis", x: x(longest), y: axis + 14, "text-anchor": "middle" }, String(longest)));
   picture.append(svg("text", { class: "axis", x: x(longest) + 24, y: axis + 14 }, "tokens"));
   element.replaceChildren(picture);
+  element.scrollTop = y(i) - element.clientHeight / 2;
+}
+
+/** The line from the prompt to the end of trajectory `i`, along those that it branched off. */
+function pathTo(rollouts, i, start, trunk, end, x, y) {
+  const parent = rollouts.parent[i];
+  const from = parent === null ? trunk : rollouts.fork[i];
+  const own = `M${x(end)} ${y(i)} H${x(from)}`;
+  return parent === null ? own : `${own} V${y(start + parent)} ${pathTo(rollouts, start + parent, start, trunk, from, x, y)}`;
 }
