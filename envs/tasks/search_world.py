@@ -73,7 +73,7 @@ def draw_question(hops: Sequence[int], draw: Draw) -> Problem | None:
         relation = draw.choice(list(facts[path[-1]]))
         path.append(facts[path[-1]][relation])
         asked = f"the {relation} of {asked}"
-    if len(set(path)) < len(path):
-        return None
+    if len(set(path)) < len(path) or any(path[-1] in facts[name].values() for name in path[:-2]):
+        return None  # it would take fewer documents
     question = f"What is {asked}?"
     return Problem(question, {"question": question, "answer": path[-1], "hops": count, "path": path[:-1]})

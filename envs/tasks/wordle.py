@@ -37,7 +37,7 @@ class WordleEnv(TextEnv):
     G (green): the letter is right where it is. Y (yellow): the word has it elsewhere. X (grey): the word does not have it,
     or not as often as the guess. Of a letter that the guess has several times, those in their right place are marked first,
     and then others from the left, as many as the word has. The guess need not be a known word. What is no guess is answered
-    by "a word of 5 letters, please". Without `words` these are 600 common English ones.
+    by "a word of 5 letters, please". Without `words` these are some 600 common English ones.
 
     ## Action Space
     At level "turn" a `TextSpace`: a whole turn. At level "token" `Discrete(vocabulary)`: its next token. A turn is a guess
