@@ -4,7 +4,6 @@ A file has one JSON object per line, one for each trajectory of the step, group 
 
     group, index    the group's number in the step and the trajectory's in its group
     parent, fork    index of the trajectory that it branched off, and of the token where it left it, or null
-    version         the weights that sampled it
     sampled         whether this step sampled it, rather than putting it in the place of another
     learned         whether the loss had any of its tokens: neither filtered out nor masked
     prompt, completion, answer, stop, num_tokens    the episode; stop is the value of a `Stop`
@@ -102,7 +101,6 @@ class StepRecording:
         return {
             "parent": t.parent if own else None,
             "fork": t.fork if own else None,
-            "version": t.version,
             "sampled": own,
             "learned": learned,
             "prompt": list(episode.prompt),

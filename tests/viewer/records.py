@@ -49,7 +49,6 @@ def row(said: Sequence[tuple[str, str]], rng: random.Random, **changes: Any) -> 
         "index": 0,
         "parent": None,
         "fork": None,
-        "version": 0,
         "sampled": True,
         "learned": True,
         "prompt": messages[:first],

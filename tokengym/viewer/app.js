@@ -92,13 +92,13 @@ class App {
 
   heading(i, trajectory) {
     const r = this.rollouts;
-    byId("where").textContent = `step ${r.step[i]} · group ${r.group[i]} · trajectory ${r.index[i]}`;
+    const where = [`step ${r.step[i]} ·`, `group ${r.group[i]} ·`, `trajectory ${r.index[i]}`];
+    byId("where").replaceChildren(...where.flatMap((part) => [make("span", "whole", part), " "]));
     const facts = [["reward", rewardChip(r.reward[i])]];
     for (const [name, value] of Object.entries(trajectory.parts)) facts.push([name, short(value)]);
     facts.push(["stop", r.stops[r.stop[i]]], ["tokens", r.length[i]]);
     if (trajectory.answer !== null) facts.push(["answer", trajectory.answer]);
     if (r.parent[i] !== null) facts.push(["branch of", `trajectory ${r.parent[i]} at token ${r.fork[i]}`]);
-    facts.push(["weights", `version ${trajectory.version}`]);
     if (!trajectory.sampled) facts.push(["sampled", "not in this step: it stands in for another"]);
     if (!r.learned[i]) facts.push(["learned from", "no"]);
     byId("facts").replaceChildren(

@@ -143,7 +143,7 @@ class _Chunk:
             "calls": tool_calls(row, parts),
         }
         packed |= {name: _rounded(row[name], decimals) for name, decimals in QUANTITIES.items()}
-        for name in ("actions", "answer", "error", "parts", "version", "sampled", "token_rewards", "step_rewards"):
+        for name in ("actions", "answer", "error", "parts", "sampled", "token_rewards", "step_rewards"):
             packed[name] = row[name]
         self.rows.append(packed)
 

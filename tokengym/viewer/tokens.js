@@ -117,7 +117,7 @@ class Tokens {
     ];
     const given = this.given(position);
     if (given) rest.push(`reward here ${given}`);
-    this.facts.replaceChildren(`token ${position} `, text, ...rest.map((fact) => make("span", "fact", fact)));
+    this.facts.replaceChildren(`token ${position} `, text, ...rest.flatMap((fact) => [" ", make("span", "whole", `· ${fact}`)]));
   }
 }
 
