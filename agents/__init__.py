@@ -4,6 +4,7 @@ from .agent import Agent
 from .algorithms import (
     A2C,
     AGENTS,
+    ARPO,
     CISPO,
     CPPO,
     DAPO,
@@ -18,6 +19,7 @@ from .algorithms import (
     SAPO,
     SFT,
     DrGRPO,
+    GiGPO,
     GSPOToken,
     PPOLagrangian,
     PPOPenalty,
@@ -27,6 +29,7 @@ from .algorithms import (
     ReinforcePlusPlusBaseline,
     ReinforceRej,
     ReMax,
+    TreeGRPO,
 )
 from .base import BaseAgent
 from .config import AgentConfig, GroupConfig, OnPolicyConfig
@@ -36,6 +39,7 @@ from .policy import Policy
 __all__ = [
     "A2C",
     "AGENTS",
+    "ARPO",
     "CISPO",
     "CPPO",
     "DAPO",
@@ -56,6 +60,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "GSPOToken",
+    "GiGPO",
     "GroupConfig",
     "OnPolicyConfig",
     "PPOLagrangian",
@@ -67,4 +72,5 @@ __all__ = [
     "ReinforcePlusPlus",
     "ReinforcePlusPlusBaseline",
     "ReinforceRej",
+    "TreeGRPO",
 ]

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from .interrupts import Interrupts
 from .learner import Learner, checkpoints, load_checkpoint, save_checkpoint
 from .monitor import Advance, Monitor, Sample, progress
 from .policy import Policy
-from .rollout import ChainRollout, PromptCursor, episode_seeds
+from .rollout import ChainRollout, Chains, PromptCursor, episode_seeds
 from .warm_start import warm_started
 
 C = TypeVar("C", bound=AgentConfig)
@@ -277,11 +277,18 @@ class BaseAgent(ABC, Generic[C]):
             return self.sampled_tokens / self.token_budget
         return self.step / self.total_steps if self.total_steps else 1.0
 
-    def make_rollout(self, env: TextEnv) -> ChainRollout:
+    def make_rollout(self, env: TextEnv, chains: Callable[..., Chains] = Chains) -> ChainRollout:
         c = self.config
         assert c.max_new_tokens is not None
-        limits = {"max_tokens": c.max_tokens, "max_new_tokens": c.max_new_tokens}
-        return ChainRollout(env, self.engine, self.policy.tokenizer, **limits)
+        return ChainRollout(
+            env,
+            self.engine,
+            self.policy.tokenizer,
+            max_tokens=c.max_tokens,
+            max_new_tokens=c.max_new_tokens,
+            max_seconds=c.max_seconds,
+            chains=chains,
+        )
 
     def _held_out(self) -> TextEnv:
         if self._eval_env is not None:

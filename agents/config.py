@@ -51,6 +51,9 @@ class AgentConfig:
     """Tokens of an episode, its prompt included; a longer one is truncated."""
     max_new_tokens: int | None = None
     """Tokens of a turn; an episode with a longer one is truncated. None: 32 for the built-in policy, else 256."""
+    max_seconds: float | None = None
+    """Seconds that an episode may take, its tools included; one that goes on after that is truncated. None: as long as it
+    takes."""
     checkpoint_every: int = 20
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
@@ -62,7 +65,7 @@ class AgentConfig:
                 raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
         self._at_least(0, "steps", "seed", "warmup_steps", "weight_decay", "lora_rank")
         self._at_least(1, "micro_batch_tokens", "max_tokens", "checkpoint_every", "keep_checkpoints", "max_new_tokens")
-        self._above(0, "learning_rate", "max_grad_norm", "lora_alpha")
+        self._above(0, "learning_rate", "max_grad_norm", "lora_alpha", "max_seconds")
 
     def _at_least(self, least: float, *names: str) -> None:
         for name in names:

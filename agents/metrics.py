@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ..rewards import Stop
 from .functional.aggregation import skewness
 from .learner import Batch
 from .monitor import Sample
@@ -46,6 +48,8 @@ def rollout_metrics(groups: Sequence[Group], kept: int) -> dict[str, float]:
         "length/truncated": sum(t.truncated for t in trajectories) / len(trajectories),
         "abstained": float(sum(t.score.abstained for t in trajectories)),
     }
+    stops = Counter(t.episode.stop for t in trajectories)
+    metrics |= {f"stop/{stop}": float(stops[stop]) for stop in Stop if stop is not Stop.ANSWERED}
     if correct:
         metrics["accuracy"] = sum(correct) / len(correct)
     names = dict.fromkeys(name for t in trajectories for name in t.score.parts)

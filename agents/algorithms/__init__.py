@@ -2,9 +2,11 @@
 
 from ..base import BaseAgent
 from .actor_critic import A2C
+from .arpo import ARPO
 from .cispo import CISPO, SAPO
 from .cppo import CPPO
 from .dapo import DAPO
+from .gigpo import GiGPO
 from .grpo import GRPO, DrGRPO
 from .gspo import GMPO, GSPO, GSPOToken
 from .gvpo import GVPO
@@ -14,6 +16,7 @@ from .raft import RAFT, RAFTPlusPlus, ReinforceRej
 from .reinforce import Reinforce, ReinforcePlusPlus, ReinforcePlusPlusBaseline
 from .rloo import OPO, RLOO, ReMax
 from .sft import SFT
+from .tree_grpo import TreeGRPO
 
 #: Every agent by the name that the command line knows it by.
 AGENTS: dict[str, type[BaseAgent]] = {
@@ -41,11 +44,15 @@ AGENTS: dict[str, type[BaseAgent]] = {
     "gvpo": GVPO,
     "cispo": CISPO,
     "sapo": SAPO,
+    "arpo": ARPO,
+    "tree_grpo": TreeGRPO,
+    "gigpo": GiGPO,
 }
 
 __all__ = [
     "A2C",
     "AGENTS",
+    "ARPO",
     "CISPO",
     "CPPO",
     "DAPO",
@@ -61,6 +68,7 @@ __all__ = [
     "SFT",
     "DrGRPO",
     "GSPOToken",
+    "GiGPO",
     "PPOLagrangian",
     "PPOPenalty",
     "RAFTPlusPlus",
@@ -69,4 +77,5 @@ __all__ = [
     "ReinforcePlusPlus",
     "ReinforcePlusPlusBaseline",
     "ReinforceRej",
+    "TreeGRPO",
 ]

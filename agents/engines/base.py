@@ -78,6 +78,8 @@ class Engine(ABC):
     """Samples continuations of token sequences."""
 
     version: int = 0
+    entropy_top_k: int = 0
+    """Over how many of the likeliest tokens the entropies are; 0: over the whole vocabulary."""
 
     @abstractmethod
     def generate(

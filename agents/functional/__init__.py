@@ -27,12 +27,15 @@ from .ratios import importance_mask, importance_weights, log_ratio, sequence_log
 from .returns import discounted_returns, gae, whiten
 from .selection import best_of_group, cppo_keep
 from .sequence_losses import gmpo, gspo, gspo_token, gvpo
+from .step_advantages import anchored, returns_to_go
+from .tree_advantages import shared_mean, token_origins, tree_normalized, tree_roots
 
 __all__ = [
     "Aggregation",
     "absolute",
     "adaptive_kl",
     "aggregate",
+    "anchored",
     "batch_mean",
     "best_of_group",
     "cispo",
@@ -65,13 +68,18 @@ __all__ = [
     "reinforce",
     "reinforce_loss",
     "remax",
+    "returns_to_go",
     "rewards_with_kl",
     "rloo",
     "sapo",
     "sequence_log_ratio",
+    "shared_mean",
     "skewness",
     "spo",
+    "token_origins",
     "token_weights",
+    "tree_normalized",
+    "tree_roots",
     "value_loss",
     "whiten",
 ]

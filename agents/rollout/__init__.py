@@ -1,6 +1,6 @@
 """Rollouts: from dataset rows to groups of scored trajectories."""
 
-from .chain import ChainRollout
+from .chain import ChainRollout, Chains
 from .filters import FILTERS, DynamicSampling, GroupFilter, Reject
 from .prompts import PromptCursor, episode_seeds
 from .trajectory import Group, Trajectory
@@ -8,6 +8,7 @@ from .trajectory import Group, Trajectory
 __all__ = [
     "FILTERS",
     "ChainRollout",
+    "Chains",
     "DynamicSampling",
     "Group",
     "GroupFilter",

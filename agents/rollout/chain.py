@@ -44,6 +44,7 @@ class Chain:
         self.version = 0
         self.ready = True
         self.done = False
+        self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self.max_tokens = max_tokens
         self.transcript, _ = begin(env, tokenizer, max_tokens, seed=seed, options=dict(options))
@@ -75,7 +76,8 @@ class Chain:
         reply = close_sampled(self.env, self.transcript, self._opened, self.max_tokens, late)
         if reply.reward:
             self.token_rewards[last] = reply.reward
-        self.tool_calls += reply.info.get("tool_calls", 0)
+        if self._opened is not None and not self._opened.over_limit:
+            self.tool_calls += len(self._opened.calls)
         self.done = reply.stop is not None
         self.ready = not self.done
 
@@ -88,6 +90,7 @@ class Chain:
         other.entropies = list(self.entropies)
         other.tool_calls = 0
         other.seed = seed
+        other.deadline = time.monotonic() + self.seconds
         other.parent, other.fork = self, len(self.transcript)
         return other
 
