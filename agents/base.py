@@ -84,7 +84,8 @@ class BaseAgent(ABC, Generic[C]):
 
         # All that can be refused cheaply is refused before the policy is loaded, or even warm-started.
         tokenizer = Policy.load_tokenizer(self.model_name)
-        self.env = self._make_env(env, tokenizer)
+        self.asked_env = self._make_env(env, tokenizer)
+        self.env = self.framed(self.asked_env)
         self._eval_env = eval_env
         self._check_prompts(tokenizer)
         self.policy = self.load_policy(self.model_name)
@@ -100,6 +101,10 @@ class BaseAgent(ABC, Generic[C]):
     @abstractmethod
     def train_step(self) -> tuple[dict[str, float], Sequence[Sample]]:
         """One step of learning: its metrics, and a few samples to look at."""
+
+    def framed(self, env: TextEnv) -> TextEnv:
+        """The environment to learn in, made of the one that was asked for. Held-out problems are asked without the frame."""
+        return env
 
     def prepare(self) -> None:
         """Whatever the algorithm needs besides, made of the policy as it is before any step."""
@@ -117,6 +122,10 @@ class BaseAgent(ABC, Generic[C]):
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
+
+    def notes(self) -> Sequence[str]:
+        """Lines to show beside the numbers of an evaluation."""
+        return ()
 
     def load_policy(self, model: str) -> Policy:
         """The policy that learning starts from."""
@@ -295,7 +304,7 @@ class BaseAgent(ABC, Generic[C]):
             return as_text_env(self._eval_env)
         if self.env_id in ENVIRONMENTS and self.env_is_id:
             return self._make_env(self.env_id, self.policy.tokenizer, split="test")
-        return self.env
+        return self.asked_env
 
     def _make_env(self, env: str | gym.Env, tokenizer: Tokenizer, **options: Any) -> TextEnv:
         if not isinstance(env, str):

@@ -246,6 +246,8 @@ def _eval(args: list[str]) -> None:
         agent = _refused(lambda: SFT(given.source, given.task.env, env_options=options, **limit))
     result = _refused(lambda: agent.evaluate(given.episodes, given.samples, given.temperature))
     print(result)
+    for line in agent.notes():
+        print(line)
     _write_json(given.json, dataclasses.asdict(result) | {"accuracy": result.accuracy})
 
 

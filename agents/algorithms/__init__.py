@@ -6,17 +6,23 @@ from .arpo import ARPO
 from .cispo import CISPO, SAPO
 from .cppo import CPPO
 from .dapo import DAPO
+from .eepo import EEPO
+from .ghpo import GHPO
 from .gigpo import GiGPO
 from .grpo import GRPO, DrGRPO
+from .grpo_lambda import GRPOLambda
 from .gspo import GMPO, GSPO, GSPOToken
 from .gvpo import GVPO
 from .ppo import PPO, PPOPenalty
 from .ppo_lagrangian import PPOLagrangian
 from .raft import RAFT, RAFTPlusPlus, ReinforceRej
 from .reinforce import Reinforce, ReinforcePlusPlus, ReinforcePlusPlusBaseline
+from .replay_grpo import ReplayGRPO
 from .rloo import OPO, RLOO, ReMax
 from .sft import SFT
+from .training_free import TrainingFreeGRPO
 from .tree_grpo import TreeGRPO
+from .ufo import UFO
 
 #: Every agent by the name that the command line knows it by.
 AGENTS: dict[str, type[BaseAgent]] = {
@@ -44,6 +50,12 @@ AGENTS: dict[str, type[BaseAgent]] = {
     "gvpo": GVPO,
     "cispo": CISPO,
     "sapo": SAPO,
+    "grpo_lambda": GRPOLambda,
+    "replay_grpo": ReplayGRPO,
+    "ghpo": GHPO,
+    "eepo": EEPO,
+    "ufo": UFO,
+    "training_free_grpo": TrainingFreeGRPO,
     "arpo": ARPO,
     "tree_grpo": TreeGRPO,
     "gigpo": GiGPO,
@@ -56,6 +68,8 @@ __all__ = [
     "CISPO",
     "CPPO",
     "DAPO",
+    "EEPO",
+    "GHPO",
     "GMPO",
     "GRPO",
     "GSPO",
@@ -66,7 +80,9 @@ __all__ = [
     "RLOO",
     "SAPO",
     "SFT",
+    "UFO",
     "DrGRPO",
+    "GRPOLambda",
     "GSPOToken",
     "GiGPO",
     "PPOLagrangian",
@@ -77,5 +93,7 @@ __all__ = [
     "ReinforcePlusPlus",
     "ReinforcePlusPlusBaseline",
     "ReinforceRej",
+    "ReplayGRPO",
+    "TrainingFreeGRPO",
     "TreeGRPO",
 ]

@@ -22,7 +22,15 @@ from .advantages import (
 from .aggregation import Aggregation, aggregate, skewness, token_weights
 from .kl import absolute, adaptive_kl, k1, k2, k3, penalty_kl, rewards_with_kl
 from .logprobs import head_logprobs, linear_logprobs, logprobs_and_entropy
-from .losses import cispo, policy_gradient_clip, policy_gradient_penalty, reinforce_loss, sapo, value_loss
+from .losses import (
+    cispo,
+    policy_gradient_clip,
+    policy_gradient_penalty,
+    reinforce_loss,
+    sapo,
+    unlikelihood_loss,
+    value_loss,
+)
 from .ratios import importance_mask, importance_weights, log_ratio, sequence_log_ratio
 from .returns import discounted_returns, gae, whiten
 from .selection import best_of_group, cppo_keep
@@ -80,6 +88,7 @@ __all__ = [
     "token_weights",
     "tree_normalized",
     "tree_roots",
+    "unlikelihood_loss",
     "value_loss",
     "whiten",
 ]

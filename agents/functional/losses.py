@@ -20,6 +20,16 @@ def reinforce_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
     return -advantages * upcast(logprobs)
 
 
+def unlikelihood_loss(logprobs: Tensor, eps: float = 1e-6) -> Tensor:
+    """−log(1 − π), which lowers the probability of tokens, of likely ones most (Welleck et al. 2019, arXiv 1908.04319, eq. 4;
+    EEPO, arXiv 2510.05837). A token with π above 1 − eps has no gradient: it would have all of it.
+
+    Args:
+        logprobs: [B, T], with gradient.
+    """
+    return -torch.log1p(-torch.exp(upcast(logprobs)).clamp(max=1 - eps))
+
+
 def policy_gradient_clip(
     logprobs: Tensor,
     old_logprobs: Tensor,

@@ -81,3 +81,8 @@ class Trajectory:
 
 
 Group = list[Trajectory]
+
+
+def all_failed(group: Group) -> bool:
+    """Whether no completion of a group solves its task, and one at least is known not to."""
+    return not any(t.solved for t in group) and any(t.solved is False for t in group)

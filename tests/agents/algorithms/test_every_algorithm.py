@@ -72,13 +72,16 @@ OPTIONS: dict[str, Any] = {
     "checkpoint_every": 1,
 }
 
+#: What some of them cannot do without.
+NEEDS: dict[str, dict[str, Any]] = {"ghpo": {"solution": "text"}}
+
 
 def make(name: str, run_dir: Path | None = None, env: Any = None, **options: Any) -> Any:
     agent = AGENTS[name]
     fast = type(
         agent.__name__, (agent,), {"load_policy": lambda self, model: Policy.tiny(self.config.seed, device="cpu")}
     )
-    return fast(env=env or Letters(), run_dir=run_dir, console=False, **OPTIONS | options)
+    return fast(env=env or Letters(), run_dir=run_dir, console=False, **OPTIONS | NEEDS.get(name, {}) | options)
 
 
 def load(name: str, run_dir: Path) -> Any:
