@@ -18,6 +18,7 @@ from .batch import Batch
 from .forward import Forward, forward
 from .head import trunk
 from .optimizer import MasterAdamW
+from .tree import forward_trees, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +196,10 @@ class Learner:
             batch, weights = batch.select(kept), weights[kept]
         tokens = float(batch.action_mask.sum().clamp(min=1))
         sums: dict[str, float] = defaultdict(float)
-        for rows in batch.micro_batches(self.micro_batch_tokens):
+        for rows, as_trees in parts(batch, self.micro_batch_tokens, self.policy.model):
             rows = rows.to(batch.ids.device)
             part = batch.select(rows)
-            found = self.forward(self.policy.model, part)
+            found = self.forward(self.policy.model, part, as_trees)
             if old_is_current:
                 part = replace(part, old_logprobs=found.logprobs.detach())
             losses, reported = loss(
@@ -228,9 +229,10 @@ class Learner:
                     sums[name] += float((per_token * part.action_mask).sum()) / tokens
         return dict(sums)
 
-    def forward(self, model: Any, batch: Batch) -> Forward:
+    def forward(self, model: Any, batch: Batch, as_trees: bool = False) -> Forward:
+        """A pass of a model over a batch, with what the sequences of a group share computed once (`as_trees`) or not."""
         own = model is self.policy.model
-        return forward(
+        return (forward_trees if as_trees else forward)(
             model,
             batch,
             self.temperature,
@@ -262,9 +264,9 @@ class Learner:
         kept = (torch.ones_like(batch.lengths) if wanted is None else wanted).nonzero().squeeze(1)
         out: Tensor | None = None
         part = batch.select(kept) if len(kept) else batch
-        for rows in part.micro_batches(self.micro_batch_tokens) if len(kept) else ():
+        for rows, as_trees in parts(part, self.micro_batch_tokens, model) if len(kept) else ():
             rows = rows.to(kept.device)
-            found = take(self.forward(model, part.select(rows)))
+            found = take(self.forward(model, part.select(rows), as_trees))
             assert found is not None
             if out is None:
                 out = found.new_zeros(*batch.ids.shape, *found.shape[2:])
