@@ -260,7 +260,9 @@ def _view(args: list[str]) -> None:
     if not 0 <= given.port < 65536:
         raise UsageError(f"--port is from 0 to 65535, not {given.port}")
     steps = given.steps or None
-    print(_refused(lambda: viewer.write(given.run, given.out, steps)))
+    with Console(stderr=True).status("making the page …"):  # half a minute for ten million tokens
+        path = _refused(lambda: viewer.write(given.run, given.out, steps))
+    print(path)
     if not given.serve:
         return
     server = _refused(lambda: viewer.serve(lambda: viewer.build(viewer.read(given.run, steps)), given.port))

@@ -2,6 +2,8 @@
 
 // The page's data: an index of all trajectories, and chunks with their tokens that are unpacked when they are needed.
 
+const KEPT_CHUNKS = 8; // of a hundred thousand tokens each
+
 /** The JSON value that is packed (gzip, base64) in the element `id`. */
 async function unpack(id) {
   const text = atob(document.getElementById(id).textContent);
@@ -58,8 +60,11 @@ class Rollouts {
   }
 
   chunk(number) {
-    if (!this.unpacked.has(number)) this.unpacked.set(number, unpack(`chunk-${number}`));
-    return this.unpacked.get(number);
+    const value = this.unpacked.get(number) ?? unpack(`chunk-${number}`);
+    this.unpacked.delete(number); // and set again: the last one used is the last one in the map
+    this.unpacked.set(number, value);
+    if (this.unpacked.size > KEPT_CHUNKS) this.unpacked.delete(this.unpacked.keys().next().value);
+    return value;
   }
 
   /** What the index does not have of trajectory `i`, with its tokens as texts. */

@@ -21,7 +21,7 @@ from .segments import segments, tool_calls
 SCRIPTS = ("data.js", "text.js", "colours.js", "filters.js", "list.js", "tree.js", "tokens.js", "app.js")
 CHUNK_TOKENS = 100_000
 SNIPPET = 120  # characters of prompts and completions in the list
-QUANTITIES = {"advantages": 4, "entropies": 3, "log_ratios": 5, "logprobs": 3}
+QUANTITIES = {"advantages": 3, "entropies": 3, "log_ratios": 5, "logprobs": 3}
 """What tokens are coloured by, with its decimals on the page."""
 
 
@@ -192,9 +192,11 @@ def _rounded(values: Sequence[float | None] | None, decimals: int) -> Any:
     """The values, or the one value that all of them have."""
     if not values:
         return values
-    if len(set(values)) == 1:
+    if values.count(values[0]) == len(values):
         return values[0]
-    return [None if value is None else round(value, decimals) for value in values]
+    if None in values:
+        return [None if value is None else round(value, decimals) for value in values]
+    return np.round(np.asarray(values, dtype=float), decimals).tolist()
 
 
 def _scale(values: Sequence[np.ndarray]) -> float:
@@ -213,7 +215,7 @@ def _snippet(texts: Iterable[str]) -> str:
 
 
 def _packed(value: Any) -> str:
-    return base64.b64encode(gzip.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 6)).decode("ascii")
+    return base64.b64encode(gzip.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 4)).decode("ascii")
 
 
 def _hash(text: str) -> str:
