@@ -80,8 +80,7 @@ class Agent(BaseAgent[C], Generic[C]):
         sample_seconds = time.perf_counter() - started
 
         # Groups → filters → advantages → Batch.
-        offered = self.amended(sampled)
-        kept, dropped = apply_filters(c.filter_groups, offered)
+        kept, dropped = apply_filters(c.filter_groups, self.amended(sampled))
         learned = kept or sampled[:1]
         batch = self.pack(learned).to(self.policy.model.device)
         if not kept:  # a batch to report on, but nothing to learn from
@@ -92,7 +91,7 @@ class Agent(BaseAgent[C], Generic[C]):
                 batch = batch.with_penalty(self.kl_coef)
         batch = self.estimate(batch)
         if self.is_recorded:
-            self.recording = StepRecording(offered, learned, batch)
+            self.recording = StepRecording(sampled, learned, batch)
             batch = batch.with_columns(row=torch.arange(len(batch), device=batch.ids.device))
 
         # Batch → Learner.update → Engine.sync → monitor.

@@ -84,12 +84,12 @@ def make(name: str, run_dir: Path | None = None, env: Any = None, **options: Any
     return fast(env=env or Letters(), run_dir=run_dir, console=False, **OPTIONS | NEEDS.get(name, {}) | options)
 
 
-def load(name: str, run_dir: Path) -> Any:
+def load(name: str, run_dir: Path, env: Any = None) -> Any:
     agent = AGENTS[name]
     fast = type(
         agent.__name__, (agent,), {"load_policy": lambda self, model: Policy.tiny(self.config.seed, device="cpu")}
     )
-    return fast.load(run_dir, env=Letters(), console=False)
+    return fast.load(run_dir, env=env or Letters(), console=False)
 
 
 def logged(run_dir: Path) -> list[dict[str, Any]]:
