@@ -114,7 +114,7 @@ class App {
     const error = byId("error");
     error.hidden = !trajectory.error;
     error.replaceChildren();
-    appendText(error, trajectory.error && `The reward abstained: ${trajectory.error}`);
+    appendText(error, `${r.reward[i] === null ? "The reward abstained: " : ""}${trajectory.error}`);
   }
 
   drawGroup() {

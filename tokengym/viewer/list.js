@@ -96,7 +96,7 @@ class List {
     row.setAttribute("role", "option");
     row.setAttribute("aria-selected", String(i === this.selected));
     const name = make("span", "name", r.index[i]);
-    name.style.paddingInlineStart = `${Math.min(depthOf(r, i), 6) * 0.7}em`;
+    name.style.paddingInlineStart = `${Math.min(depthOf(r, i), 3) * 0.5}em`;
     if (r.parent[i] !== null) name.prepend(make("span", "branch", "└"));
     row.append(name, rewardChip(r.reward[i]));
     row.append(make("span", "size", r.length[i]), make("span", "stop", oneLine(r.stops[r.stop[i]])));

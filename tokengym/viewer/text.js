@@ -43,8 +43,9 @@ function make(tag, className = "", text = "") {
 function short(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  const text = size && size < 0.0005 ? value.toExponential(0) : String(Number(value.toPrecision(size < 1000 ? 3 : 6)));
-  return text.replaceAll("-", "−");
+  const plain = size === 0 || (size >= 0.0005 && size < 1e6);
+  const text = plain ? String(Number(value.toPrecision(size < 1000 ? 3 : 6))) : Number(value.toPrecision(2)).toExponential();
+  return text.replaceAll("-", "−").replace("e+", "e");
 }
 
 /** The same with its sign. */
