@@ -134,6 +134,18 @@ def require_columns(rows: Rows, columns: Iterable[str]) -> None:
             raise ValueError(f"{rows.where(i)}: no column {column!r} among {', '.join(map(repr, row))}{hint}")
 
 
+def first_column(rows: Rows, names: Sequence[str]) -> str:
+    """The first of `names` that is a column of `rows`.
+
+    Raises:
+        ValueError: none is.
+    """
+    for name in names:
+        if name in rows.columns:
+            return name
+    raise ValueError(f"{rows.name} needs a column {' or '.join(map(repr, names))}; it has {', '.join(rows.columns)}")
+
+
 def split_rows(rows: Rows, split: str, *, key: Callable[[Mapping[str, Any]], str], held_out: float = 0.1) -> Rows:
     """The "train" or "test" part of `rows`, or "all" of them, divided by a hash (BLAKE2b) of `key(row)`.
 

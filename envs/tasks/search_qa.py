@@ -10,7 +10,7 @@ import gymnasium as gym
 
 from ...rewards import ExactMatch, Message, Reward
 from ..core import TextEnv
-from ..datasets import Rows, load_rows, require_columns, split_rows
+from ..datasets import Rows, first_column, load_rows, require_columns, split_rows
 from ..registration import Level, at_level, vectorized
 from ..tokenizers import TokenizerLike, load_tokenizer
 from ..tools.protocols import Call, ToolResult
@@ -122,7 +122,7 @@ class SearchQAEnv(TextEnv):
             if hops is not None:
                 raise ValueError("hops is that of generated questions; leave it out with a dataset")
             questions = load_rows(dataset)
-            self._answers = _column(questions, ANSWERS)
+            self._answers = first_column(questions, ANSWERS)
             require_columns(questions, ("question", self._answers))
             rows = split_rows(
                 questions,
@@ -180,18 +180,11 @@ def search_of(corpus: Rows, results: int) -> SearchTool:
     Raises:
         ValueError: a row has no text, or no title where the first has one.
     """
-    text = _column(corpus, TEXTS)
+    text = first_column(corpus, TEXTS)
     columns = [text, "title"] if "title" in corpus.columns else [text]
     require_columns(corpus, columns)
     texts, *titles = ([str(row[column]) for row in corpus] for column in columns)
     return SearchTool(texts, titles[0] if titles else None, results=results)
-
-
-def _column(rows: Rows, names: Sequence[str]) -> str:
-    for name in names:
-        if name in rows.columns:
-            return name
-    raise ValueError(f"{rows.name} needs a column {' or '.join(map(repr, names))}; it has {', '.join(rows.columns)}")
 
 
 def make(level: Level = "token", max_tokens: int | None = None, stop: Sequence[str] = (), **task: Any) -> gym.Env:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -317,3 +318,8 @@ def _settings(config: Any, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(config, name, value)
+
+
+if hasattr(os, "register_at_fork"):
+    # OpenMP's threads do not come along into a forked process (`AsyncVectorEnv` makes such), which would wait for them.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
