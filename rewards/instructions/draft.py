@@ -241,10 +241,10 @@ class Draft:
         raise NoWay
 
     def _pick(self, words: list[str] | tuple[str, ...]) -> str:
-        allowed = [word for word in words if self._allowed(word)]
+        allowed = [word for word in words if self._allowed(word)] if self.avoided else words
         if not allowed:
             raise NoWay
-        return str(self.rng.choice(allowed))
+        return allowed[int(self.rng.integers(len(allowed)))]
 
     def _allowed(self, word: str) -> bool:
         return not any(piece in word.lower() for piece in self.avoided)
