@@ -253,6 +253,43 @@ def test_groups_are_scored_beside_the_turns_of_others_and_never_divided(policy: 
     assert [(thread.startswith("tokengym"), len(rows)) for thread, rows in reward.batches[1:]] == [(False, 18)]
 
 
+def test_others_take_turns_while_a_group_is_scored(policy: Policy) -> None:
+    """The score of the first group comes only once the engine has been asked again."""
+    asked_again, overlapped = threading.Event(), []
+
+    class Waits(Beside):
+        def score(self, episodes: Sequence[Episode]) -> list[Score]:
+            if len(episodes) > 1 and episodes[0].row["answer"] == 0:
+                asked_again.clear()
+                overlapped.append(asked_again.wait(20))
+            return super().score(episodes)
+
+    runner = rollout(policy, Ends(Waits()), max_tokens=400, max_new_tokens=300)
+    generate = runner.engine.generate
+
+    def noting(*args: Any, **options: Any) -> Any:
+        found = generate(*args, **options)
+        time.sleep(0.1)  # the scoring thread has begun by now
+        asked_again.set()
+        return found
+
+    runner.engine.generate = noting  # type: ignore[method-assign]
+    groups = runner.run([0, 1, 2], episode_seeds(0, 0, 3, 6), Sampling())
+    assert overlapped == [True]
+    assert [len(group) for group in groups] == [6, 6, 6]
+
+
+def test_an_error_of_the_reward_in_its_thread_is_raised(policy: Policy) -> None:
+    class Broken(Beside):
+        def score(self, episodes: Sequence[Episode]) -> list[Score]:
+            if len(episodes) > 1:
+                raise ZeroDivisionError("a programming error")
+            return super().score(episodes)
+
+    with pytest.raises(ZeroDivisionError, match="a programming error"):
+        rollout(policy, Ends(Broken()), max_tokens=400).run([0, 1, 2], episode_seeds(0, 0, 3, 6), Sampling())
+
+
 class Tooled(TextEnv):
     """Every turn with an odd number of characters calls a tool that sleeps as long as the row says."""
 
