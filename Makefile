@@ -46,6 +46,7 @@ $(LINKS):
 	mkdir -p $(LINKS)
 	ln -sf ../../tokengym/__init__.py ../../tokengym/cli.py $(LINKS)/
 	ln -sfn ../../tokengym/viewer $(LINKS)/viewer
+	ln -sfn ../../tokengym/compare $(LINKS)/compare
 	ln -sfn ../../rewards $(LINKS)/rewards
 	ln -sfn ../../envs $(LINKS)/envs
 	ln -sfn ../../agents $(LINKS)/agents

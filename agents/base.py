@@ -147,9 +147,9 @@ class BaseAgent(ABC, Generic[C]):
 
     # What a user calls.
 
-    def learn(self, steps: int | None = None) -> Self:
+    def learn(self, steps: int | None = None, callback: Callable[[Self], object] | None = None) -> Self:
         """Make `steps` more steps; by default as many as are left of those asked for before, of `config.steps`, or of
-        `token_budget`.
+        `token_budget`. After each step `callback` is called with the agent, for instance to evaluate it.
 
         Progress is shown and logged to `run_dir`, where checkpoints are written every `checkpoint_every` steps and at
         the end. SIGINT and SIGTERM finish the step, leave a checkpoint and end the program; `load(run_dir).learn()`
@@ -174,11 +174,14 @@ class BaseAgent(ABC, Generic[C]):
                 started = time.perf_counter()
                 metrics, samples = self.train_step()
                 metrics |= {"learning_rate": self.learning_rate, "time/step_s": time.perf_counter() - started}
+                metrics |= {"sampled_tokens": float(self.sampled_tokens)}
                 self.step += 1
                 if self._by_tokens:  # as many steps as there will be, if they go on like those so far
                     self.total_steps = max(self.step, round(self.step / max(self._done, 1e-6)))
                     monitor.expect(self.total_steps)
                 monitor.log(self.step, metrics, samples)
+                if callback is not None:
+                    callback(self)
                 over = self._done >= 1.0 or interrupts.received is not None
                 if over or self.step % self.config.checkpoint_every == 0:
                     self._checkpoint(folder)
@@ -279,6 +282,11 @@ class BaseAgent(ABC, Generic[C]):
         return None
 
     @property
+    def prompt_limit(self) -> int:
+        """Tokens that no prompt may have."""
+        return self.config.max_tokens
+
+    @property
     def _done(self) -> float:
         """How much of what was asked for has been done, as a share."""
         if self._by_tokens:
@@ -318,7 +326,7 @@ class BaseAgent(ABC, Generic[C]):
 
     def _check_prompts(self, tokenizer: Tokenizer) -> None:
         """Refuse rows whose prompt is too long before any work, without tokenising the short ones."""
-        rows, limit = self.env.rows, self.config.max_tokens
+        rows, limit = self.env.rows, self.prompt_limit
         # A generator of problems makes prompts alike; the rows of a file may be anything.
         count = len(rows) if isinstance(rows, Rows) else min(len(rows), 100)
         frame = len(tokenizer.encode_prompt(self.env.opening(rows[0]), self.env.tool_schemas))
@@ -330,8 +338,8 @@ class BaseAgent(ABC, Generic[C]):
                 if length >= limit:
                     where = f" ({rows.where(i)})" if isinstance(rows, Rows) else ""
                     raise ValueError(
-                        f"the prompt of row {i} has {length} tokens, which leaves no room for an answer in "
-                        f"max_tokens={limit}; raise max_tokens or leave such rows out{where}"
+                        f"the prompt of row {i} has {length} tokens, which leaves no room for an answer in the {limit} that "
+                        f"there are by max_tokens={self.config.max_tokens}; raise max_tokens or leave such rows out{where}"
                     )
 
     def _open_run(self) -> Path:

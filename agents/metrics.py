@@ -47,6 +47,7 @@ def rollout_metrics(groups: Sequence[Group], kept: int) -> dict[str, float]:
         "length/mean": sum(t.num_actions for t in trajectories) / len(trajectories),
         "length/truncated": sum(t.truncated for t in trajectories) / len(trajectories),
         "abstained": float(sum(t.score.abstained for t in trajectories)),
+        "tool_calls": float(sum(t.tool_calls for t in trajectories)),
     }
     stops = Counter(t.episode.stop for t in trajectories)
     metrics |= {f"stop/{stop}": float(stops[stop]) for stop in Stop if stop is not Stop.ANSWERED}

@@ -12,7 +12,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_every_package_is_listed_with_its_folder():
-    folders = {}
+    folders = {"tokengym.compare.configs": "benchmarks/configs"}
     for top in ("tokengym", "rewards", "envs", "agents"):
         for file in (ROOT / top).rglob("__init__.py"):
             folder = file.parent.relative_to(ROOT).as_posix()

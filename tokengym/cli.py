@@ -1,4 +1,4 @@
-"""The command line: `tokengym train`, `eval`, `view`, `envs` and `agents`. Options come from the configurations' dataclasses."""
+"""The command line: `tokengym train`, `compare`, `eval`, `view`, `envs`, `agents`. Options come from dataclasses."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "train": "train an agent: tokengym train AGENT [OPTIONS]",
+    "compare": "compare agents on equal terms: tokengym compare AGENT… --env ID [OPTIONS]",
     "eval": "evaluate a run or a model on held-out problems: tokengym eval RUN [OPTIONS]",
     "view": "look at a run's rollouts: tokengym view RUN [OPTIONS]",
     "envs": "list the environments",
@@ -52,13 +53,8 @@ class Task:
         """
         options: dict[str, Any] = {} if self.dataset is None else {"dataset": self.dataset}
         for pair in self.env_options:
-            name, found, value = pair.partition("=")
-            if not found or not name:
-                raise UsageError(f"--env-options takes NAME=VALUE, for example difficulty=2, not {pair!r}")
-            try:
-                options[name] = json.loads(value)
-            except json.JSONDecodeError:
-                options[name] = value
+            name, value = _pair(pair, "--env-options takes NAME=VALUE, for example difficulty=2")
+            options[name] = value
         return options
 
 
@@ -76,6 +72,42 @@ class Run:
     """Held-out problems asked before and after; 0 asks none."""
     json: str | None = None
     """Write a summary of the run to this file."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train agents on equal terms, each with several seeds, and write results.json, table.md, curves.png, curves.svg and
+    report.html. The same command goes on where it was stopped, and repeats the runs that failed. Terms that are not given are
+    those of the settings."""
+
+    agents: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Which; `tokengym agents` lists them."""
+    task: Annotated[Task, tyro.conf.OmitArgPrefixes]
+    """What they learn."""
+    model: str = "tiny"
+    """What all start from: tiny (built in, with a warm start for each seed), a folder, or a hub id."""
+    out: str | None = None
+    """Folder for the results; by default runs/compare-ENV. Agents and seeds may be added to those that it holds."""
+    seeds: int | None = None
+    """Runs of each agent."""
+    budget: int | None = None
+    """Tokens that a run may sample; it ends with the step that reaches them."""
+    config: str | None = None
+    """A YAML file of settings. By default benchmarks/configs/ENV.yaml, which comes with TokenGym, for the built-in policy on the
+    environment's own problems."""
+    options: tuple[str, ...] = ()
+    """Options of the agents that come before the file's, as NAME=VALUE for all and AGENT.NAME=VALUE for one: group_size=16
+    ppo.epochs=2, …"""
+    evaluations: int | None = None
+    """How often held-out problems are asked on the way, at even distances in tokens; they are asked once before, too."""
+    problems: int | None = None
+    """How many."""
+    samples: int | None = None
+    """Completions of each; pass@k is estimated for k up to this."""
+    threshold: float | None = None
+    """Report the tokens that it takes to reach this score."""
+    jobs: int | None = None
+    """Runs side by side: by default one a core, and one on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +174,9 @@ def _run(args: list[str]) -> None:
     command, rest = args[0], args[1:]
     if command not in COMMANDS:
         raise UsageError(f"unknown command {command!r}{_near(command, COMMANDS)}; commands are {', '.join(COMMANDS)}")
-    {"train": _train, "eval": _eval, "view": _view, "envs": _envs, "agents": _agents}[command](rest)
+    {"train": _train, "compare": _compare, "eval": _eval, "view": _view, "envs": _envs, "agents": _agents}[command](
+        rest
+    )
 
 
 def _train(args: list[str]) -> None:
@@ -224,6 +258,48 @@ def _train_and_report(agent: BaseAgent, run: Run) -> None:
     )
 
 
+def _compare(args: list[str]) -> None:
+    if not args:
+        raise UsageError("which agents? tokengym compare --help tells more")
+    given = _parse(Compare, "tokengym compare", args)
+    if (
+        given.model != "tiny"
+        and given.model.startswith((".", "/", "~"))
+        and not Path(given.model).expanduser().is_dir()
+    ):
+        raise UsageError(f"no model folder {given.model!r}")
+    options: dict[str, Any] = {}
+    for pair in given.options:
+        name, value = _pair(pair, "--options takes NAME=VALUE or AGENT.NAME=VALUE, for example ppo.epochs=2")
+        agent, dot, option = name.rpartition(".")
+        (options.setdefault(agent, {}) if dot else options)[option] = value
+
+    from tokengym.compare import compare
+
+    terms = ("seeds", "budget", "evaluations", "problems", "samples", "threshold")
+    results = _refused(
+        lambda: compare(
+            given.agents,
+            given.task.env,
+            model=given.model,
+            out=given.out,
+            config=given.config,
+            options=options,
+            jobs=given.jobs,
+            env_options=given.task.options(),
+            **{name: getattr(given, name) for name in terms},
+        )
+    )
+    folder = given.out or f"runs/compare-{given.task.env}"
+    print((Path(folder) / "table.md").read_text(encoding="utf-8"))
+    print(f"written to {folder}: open {folder}/report.html")
+    if failed := sum(run["status"] == "failed" for run in results["runs"]):
+        print(
+            f"tokengym: {failed} of {len(results['runs'])} runs failed; the same command repeats them", file=sys.stderr
+        )
+        raise SystemExit(1)
+
+
 def _eval(args: list[str]) -> None:
     from tokengym.agents import AGENTS, SFT
     from tokengym.agents.base import read_description
@@ -294,6 +370,17 @@ def _agents(args: list[str]) -> None:
 
 
 # Helpers.
+
+
+def _pair(text: str, expected: str) -> tuple[str, Any]:
+    """A name and its value from NAME=VALUE; a value that is not JSON is text."""
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise UsageError(f"{expected}, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def _parse(form: type, program: str, args: list[str]) -> Any:
