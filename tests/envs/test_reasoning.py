@@ -58,14 +58,16 @@ def test_problems_are_the_same_in_every_process():
         "import json, sys; from tokengym.envs.tasks.reasoning import ReasoningGymEnv\n"
         "print(json.dumps([ReasoningGymEnv(task).rows[5] for task in sys.argv[1:]]))"
     )
-    found = [
-        subprocess.run(
+    running = [
+        subprocess.Popen(
             [sys.executable, "-c", program, *TASKS[2:7]],
             env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True, text=True, timeout=120, check=True,
-        ).stdout
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for seed in ("1", "2")
-    ]  # fmt: skip
+    ]
+    found = [process.communicate(timeout=120)[0] for process in running]
     assert found[0] == found[1] == json.dumps([ReasoningGymEnv(task).rows[5] for task in TASKS[2:7]]) + "\n"
 
 
