@@ -54,7 +54,10 @@ CHANGE 2: better words for lesson 2
 DELETE 3
 KEEP"""
 
-_CHANGE = re.compile(r"\W*(?P<what>ADD|CHANGE|DELETE|KEEP)\b\W*(?P<number>\d+)?\W*?(?P<text>\w.*)?", re.IGNORECASE)
+_ADD = re.compile(r"\W*ADD\b[\s:*]*(.*\w.*)", re.IGNORECASE)
+_CHANGE = re.compile(r"\W*CHANGE\W*([0-9]{1,4})\b[\s:.*]*(.*\w.*)", re.IGNORECASE)
+_DELETE = re.compile(r"\W*DELETE\W*([0-9]{1,4})\W*", re.IGNORECASE)
+_KEEP = re.compile(r"\W*KEEP\b.*", re.IGNORECASE)
 
 
 class Lessons(PromptWrapper, RecordConstructorArgs):
@@ -98,27 +101,23 @@ def asked(template: str, **values: Any) -> list[Message]:
 def revised(lessons: Sequence[str], reply: str) -> tuple[list[str], Mapping[str, int]]:
     """The list after the changes that `reply` asks for, and how many there were of each kind.
 
-    A line that is no change, or changes a lesson that there is not, counts as "unread". Numbers are those of the list before
-    any change; a lesson that is there already is not added again.
+    A line that is no change, or of a lesson that there is not, counts as "unread". Numbers are those of the list before any
+    change; a lesson that is there already is not added again.
     """
-    after: list[str | None] = list(lessons)
+    after: dict[int, str] = dict(enumerate(lessons, start=1))
+    new: list[str] = []
     counts = {"added": 0, "changed": 0, "deleted": 0, "unread": 0}
-    for line in filter(None, map(str.strip, reply.splitlines())):
-        match = _CHANGE.fullmatch(line)
-        what = match["what"].upper() if match else ""
-        text = " ".join(match["text"].split()) if match and match["text"] else ""
-        known = match is not None and match["number"] is not None and 1 <= int(match["number"]) <= len(lessons)
-        place = int(match["number"]) - 1 if match is not None and known else 0
-        if what == "ADD" and text:
-            if text not in after:
-                after.append(text)
+    for line in filter(None, (" ".join(line.split()) for line in reply.splitlines())):
+        if match := _ADD.fullmatch(line):
+            if match[1] not in (*after.values(), *new):
+                new.append(match[1])
                 counts["added"] += 1
-        elif what == "CHANGE" and text and known:
-            after[place] = text
+        elif (match := _CHANGE.fullmatch(line)) and int(match[1]) in after:
+            after[int(match[1])] = match[2]
             counts["changed"] += 1
-        elif what == "DELETE" and known:
-            after[place] = None
+        elif (match := _DELETE.fullmatch(line)) and int(match[1]) in after:
+            del after[int(match[1])]
             counts["deleted"] += 1
-        elif what != "KEEP":
+        elif not _KEEP.fullmatch(line):
             counts["unread"] += 1
-    return [lesson for lesson in after if lesson is not None], counts
+    return [*after.values(), *new], counts

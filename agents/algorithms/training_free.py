@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from ...envs import TextEnv, Tokenizer
+from ...envs import TextEnv
 from ...envs.core import text_of
 from ...rewards import Message
 from ..base import BaseAgent
@@ -64,8 +64,6 @@ class TrainingFreeConfig(AgentConfig):
         for field in fields(AgentConfig):
             if field.name in _OF_GRADIENTS and getattr(self, field.name) != field.default:
                 raise ValueError(f"training-free GRPO changes no weights: {field.name} has no effect, leave it out")
-        if self.lesson_tokens >= self.max_tokens:
-            raise ValueError(f"lesson_tokens={self.lesson_tokens} leave no room in max_tokens={self.max_tokens}")
 
     def resolved(self, model: str) -> Self:
         return replace(self, max_new_tokens=self.max_new_tokens or 256)
@@ -183,11 +181,9 @@ class TrainingFreeGRPO(BaseAgent[TrainingFreeConfig]):
     def _held_out(self) -> TextEnv:
         return Lessons(super()._held_out(), self.lessons)
 
-    def _check_prompts(self, tokenizer: Tokenizer) -> None:
-        c = self.config
-        self.config = replace(c, max_tokens=c.max_tokens - c.lesson_tokens)
-        super()._check_prompts(tokenizer)
-        self.config = c
+    @property
+    def prompt_limit(self) -> int:
+        return self.config.max_tokens - self.config.lesson_tokens
 
     def _forget_oldest(self) -> int:
         """Make the lessons short enough; how many had to go."""
