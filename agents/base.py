@@ -386,6 +386,15 @@ class BaseAgent(ABC, Generic[C]):
         )
 
 
+def parts_of(env: TextEnv) -> list[str] | None:
+    """The parts that scores of episodes of `env` have, as an empty answer to its first row shows them; None if it does not."""
+    try:
+        [score] = env.reward.score([env._sample_episode(env.rows[0])])
+    except Exception:  # an empty answer proves nothing
+        return None
+    return None if score.abstained else [*score.parts, *env.metrics()]
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """What `agent.json` in `folder` says.
 

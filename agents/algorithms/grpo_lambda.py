@@ -9,7 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...envs import TextEnv
 from ...rewards import Episode, LambdaLength, Reward, Score
+from ..base import parts_of
 from ..functional import Aggregation, group_normalized
 from ..learner import Batch
 from ..rollout import Trajectory
@@ -49,6 +51,14 @@ class GRPOLambda(ClippedAgent[GRPOLambdaConfig]):
     summary: ClassVar[str] = "GRPO with a penalty on length in the groups that are solved best"
     paper: ClassVar[str] = "arXiv 2505.18086"
 
+    def framed(self, env: TextEnv) -> TextEnv:
+        if "correct" not in (parts_of(env) or ["correct"]):
+            raise ValueError(
+                f"GRPO-λ has to know what is right, but the reward of the environment, {type(env.reward).__name__}, "
+                'has no part "correct"'
+            )
+        return env
+
     def columns(self, trajectories: Sequence[Trajectory]) -> dict[str, Tensor]:
         c = self.config
         judge = Judged([t.score for t in trajectories])
@@ -68,15 +78,6 @@ class GRPOLambda(ClippedAgent[GRPOLambdaConfig]):
     def after_update(self, batch: Batch) -> dict[str, float]:
         penalties = batch.columns["length_penalty"]
         return super().after_update(batch) | {"length/penalty": float(penalties.mean())}
-
-    def prepare(self) -> None:
-        super().prepare()
-        [score] = self.env.reward.score([self.env._sample_episode(self.env.rows[0])])
-        if not score.abstained and score.correct is None:
-            raise ValueError(
-                "GRPO-λ has to know what is right, but the reward of the environment, "
-                f'{type(self.env.reward).__name__}, has no part "correct"'
-            )
 
 
 class Judged(Reward):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ...envs import TextEnv
+from ..base import parts_of
 from ..learner import Batch, TokenTerms
 from ..rollout import Trajectory
 from .actor_critic import ActorCritic, ActorCriticConfig
@@ -45,12 +47,17 @@ class PPOLagrangian(ActorCritic[PPOLagrangianConfig]):
     paper: ClassVar[str] = "arXiv 2310.12773"
     num_values = 2
 
+    def framed(self, env: TextEnv) -> TextEnv:
+        parts = parts_of(env)
+        if parts is not None:
+            self._check_cost(parts)
+        return env
+
     def columns(self, trajectories: Sequence[Trajectory]) -> dict[str, Tensor]:
         name = self.config.cost_part
         for t in trajectories:
-            if t.reward is not None and name not in t.score.parts:
-                known = ", ".join(t.score.parts) or "none"
-                raise ValueError(f"cost_part={name!r} is no part of the reward's scores; there are: {known}")
+            if t.reward is not None:
+                self._check_cost(t.score.parts)
         return {"cost": torch.tensor([t.score.parts.get(name, 0.0) for t in trajectories])}
 
     def signals(self, batch: Batch) -> list[Tensor]:
@@ -75,6 +82,13 @@ class PPOLagrangian(ActorCritic[PPOLagrangianConfig]):
             self.multiplier = math.exp(math.log(self.multiplier) + c.multiplier_learning_rate * (cost - c.cost_limit))
             metrics["cost/mean"] = cost
         return metrics | {"cost/multiplier": self.multiplier}
+
+    def _check_cost(self, parts: Collection[str]) -> None:
+        if self.config.cost_part not in parts:
+            raise ValueError(
+                f"cost_part={self.config.cost_part!r} is no part of the reward's scores; there are: "
+                f"{', '.join(parts) or 'none'}"
+            )
 
     def prepare(self) -> None:
         super().prepare()
