@@ -175,7 +175,7 @@ class ResampledTree(Tree):
         budget: Budget = Budget(),
     ) -> None:
         super().__init__(start, seeds, initial=trees, budget=budget)
-        self._draw = np.random.default_rng(seeds[0])
+        self._draw = np.random.default_rng(list(seeds[:1]))
         self._count = nodes
         self._nodes: list[list[Chain]] = [[] for _ in self.chains]  # of each tree, chains as they were at the node
         self._tree = {id(chain): tree for tree, chain in enumerate(self.chains)}
