@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,12 @@ from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine
 from tokengym.agents.functional import Aggregation, policy_gradient_clip
 from tokengym.agents.learner import Batch, Learner, TokenTerms, demonstration_batch, negative_log_likelihood
+from tokengym.agents.learner.forward import ShortAttention, forward
 from tokengym.agents.learner.head import head_of
 from tokengym.agents.policy import Reference
 from tokengym.envs import ByteTokenizer, Demonstration
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MakePolicy = Callable[..., Policy]
 AGGREGATIONS: tuple[Aggregation, ...] = Aggregation.__args__
@@ -262,6 +265,95 @@ def test_training_passes_have_no_dropout(make_policy: MakePolicy, kind: str) -> 
     assert_same(gradient(make_policy(kind, **changes), batch)[0], gradient(make_policy(kind), batch)[0])
 
 
+# What a step computes.
+
+
+class Shapes(TorchDispatchMode):
+    """The shapes of all tensors that operations make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[torch.Size] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.made += [t.shape for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
+        return out
+
+
+@contextmanager
+def passes(policy: Policy) -> Iterator[list[torch.Size]]:
+    """The shapes of the ids that go through the policy's trunk."""
+    seen: list[torch.Size] = []
+    handle = policy.model.model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def test_logits_are_made_of_action_tokens_alone(make_policy: MakePolicy) -> None:
+    """Neither [batch, length, vocabulary] nor a row of it for a prompt, a tool's result or padding exists at any time."""
+    batch, policy = make_batch(), make_policy(tie_word_embeddings=False)
+    vocabulary = policy.model.config.vocab_size
+    learner = Learner(policy)
+    head_of(policy.model)  # tries the model out once
+    with Shapes() as seen:
+        learner.update(batch, ppo, learning_rate=1e-3)
+    rows = [shape[:-1].numel() for shape in seen.made if shape[-1:] == (vocabulary,) and len(shape) > 1]
+    assert max(rows) == int(batch.action_mask.sum()) < batch.num_tokens
+
+
+def test_padding_is_computed_within_a_micro_batch_only(make_policy: MakePolicy) -> None:
+    """Sequences of like length go together, each part as wide as its longest."""
+    batch, policy = make_batch((50, 2, 48, 3, 49, 4, 50, 3), masked=None), make_policy()
+    head_of(policy.model)
+    with passes(policy) as seen:
+        Learner(policy, micro_batch_tokens=200).update(batch, ppo, learning_rate=1e-3)
+    assert seen == [(4, 4), (4, 50)]
+    assert sum(map(torch.Size.numel, seen)) < 1.05 * batch.num_tokens < 0.6 * batch.ids.numel()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 1),
+        ({"own_old_logprobs": True}, 1),  # those of the very pass that has the gradient
+        ({"own_old_logprobs": True, "epochs": 2}, 3),
+        ({"own_old_logprobs": True, "minibatches": 2}, 3),
+        ({"epochs": 2}, 2),
+    ],
+)
+def test_a_batch_that_is_used_once_takes_one_pass(
+    make_policy: MakePolicy, options: dict[str, Any], expected: int
+) -> None:
+    batch, policy = make_batch(), make_policy()
+    head_of(policy.model)
+    with passes(policy) as seen:
+        stats = Learner(policy).update(batch, ppo, learning_rate=0.0, **options)
+    assert len(seen) == expected
+    if "own_old_logprobs" in options:
+        assert abs(stats["kl/old"]) < 1e-6 < stats["kl/sampler"]
+
+
+def test_the_reference_of_an_adapter_takes_no_memory(make_policy: MakePolicy) -> None:
+    pytest.importorskip("peft")
+    policy = make_policy().with_lora(4, 32, seed=0)
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_" in name:
+                p.normal_()
+    reference, batch = Reference(policy), make_batch()
+    learner = Learner(policy)
+    expected = Learner(make_policy()).own_logprobs(batch)
+    with reference.model() as model:
+        assert {id(p) for p in model.parameters()} == {id(p) for p in policy.model.parameters()}
+    torch.testing.assert_close(learner.reference_logprobs(batch, reference), expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(learner.own_logprobs(batch), expected, atol=0.1)
+
+
 # Right after sampling.
 
 
@@ -396,6 +488,34 @@ def test_bfloat16_gradients_are_added_up_in_float32(make_policy: MakePolicy) -> 
         torch.testing.assert_close(g, parts[name], atol=0.02 * scale, rtol=0)
         rounded += int(torch.equal(g, g.bfloat16().float()))
     assert rounded == 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral"])
+def test_short_attention_in_bfloat16(make_policy: MakePolicy, kind: str) -> None:
+    """Computed in float32, it is as near to the model in float32 as torch's own, with and without a mask."""
+    batch = make_batch()
+
+    def logprobs(policy: Policy) -> Tensor:
+        with torch.no_grad():
+            return forward(policy.model, batch, 1.0).logprobs
+
+    exact = logprobs(make_policy(kind, initializer_range=0.1))
+    policy = bfloat16(make_policy(kind, initializer_range=0.1))
+    found = logprobs(policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShortAttention, "LONGEST", 0)
+        plain = logprobs(policy)
+    assert not torch.equal(found, plain), "nothing was computed otherwise"
+    assert float((found - exact).abs().mean()) < 1.2 * float((plain - exact).abs().mean())
+
+
+def test_short_attention_leaves_checkpoints_alone(make_policy: MakePolicy) -> None:
+    """What is computed again in the backward pass has to be what was computed before."""
+    batch = make_batch()
+    plain, _ = gradient(bfloat16(make_policy()), batch)
+    again, _ = gradient(bfloat16(make_policy()), batch, gradient_checkpointing=True)
+    for name, g in plain.items():
+        assert float(torch.cosine_similarity(g.flatten(), again[name].flatten(), dim=0)) > 0.99
 
 
 # Adapters and references.
