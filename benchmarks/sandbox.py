@@ -279,14 +279,18 @@ while True:
 
 
 def processes_of_sandboxes() -> set[str]:
-    """The processes of all sandboxes on this host: runs are forks of zygotes, and have their command line."""
-    found: set[str] = set()
+    """The processes of this process's sandboxes, wherever they fled to: they are forks of zygotes, and have the command line
+    of one, which names a folder of its own."""
+    lines: dict[str, tuple[bytes, int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                if b"sandbox.zygote" in (folder / "cmdline").read_bytes():
-                    found.add(folder.name)
-    return found
+                line = (folder / "cmdline").read_bytes()
+                if b"sandbox.zygote" in line:
+                    parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                    lines[folder.name] = line, int(parent)
+    ours = {line for line, parent in lines.values() if parent == os.getpid()}
+    return {pid for pid, (line, _) in lines.items() if line in ours}
 
 
 def memory_bomb(sandbox: Sandbox) -> str:
