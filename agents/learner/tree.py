@@ -10,6 +10,7 @@ the gradients of the copies add up in the token: the same loss and the same grad
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .batch import Batch
-from .forward import Forward
+from .forward import Forward, ShortAttention
 from .head import head_of, trunk
 
 WORTH = 0.85
@@ -151,7 +152,9 @@ def forward_trees(
 ) -> Forward:
     """`forward`, with the tokens that sequences of a group share computed once."""
     trees = Trees.of(batch).to(batch.ids.device)
-    states = _states(trunk(model) if body is None else body, trees)
+    as_is = body is not None or getattr(model, "is_gradient_checkpointing", False)  # as in `forward`
+    with nullcontext() if as_is else ShortAttention():
+        states = _states(trunk(model) if body is None else body, trees)
     # The tokens that are an action of some sequence; what each is predicted from is the one before it.
     actions = torch.zeros_like(trees.ids, dtype=torch.bool)
     mask = batch.action_mask > 0
