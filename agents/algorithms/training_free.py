@@ -108,11 +108,10 @@ class TrainingFreeGRPO(BaseAgent[TrainingFreeConfig]):
         groups = self.rollout.run(rows, seeds, Sampling(c.temperature))
         self.sampled_tokens += sum(t.num_actions for group in groups for t in group)
         mixed = Reject()(groups)
+        self.unasked = 0
         remarks = self.compare(mixed)
-        counts = self.revise(remarks)
-        metrics = rollout_metrics(groups, len(mixed))
-        metrics |= {f"lessons/{name}": float(count) for name, count in counts.items()}
-        metrics |= {"lessons/remarks": float(len(remarks)), "lessons/known": float(len(self.lessons))}
+        counts = {"remarks": len(remarks), **self.revise(remarks), "known": len(self.lessons), "unasked": self.unasked}
+        metrics = rollout_metrics(groups, len(mixed)) | {f"lessons/{name}": float(n) for name, n in counts.items()}
         return metrics, samples_to_show(groups)
 
     def compare(self, groups: Sequence[Group]) -> list[str]:
@@ -155,6 +154,7 @@ class TrainingFreeGRPO(BaseAgent[TrainingFreeConfig]):
         c = self.config
         [seeds] = episode_seeds(c.seed, self.step, 1, 3, round_=1)
         replies = self.chat.complete(conversations, 1, c.temperature, c.reply_tokens, seeds[stage])
+        self.unasked += sum(not reply for reply in replies)
         return [reply[0].strip() if reply else "" for reply in replies]
 
     @property

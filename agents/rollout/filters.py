@@ -102,7 +102,7 @@ def spelled(filters: str | GroupFilter | Iterable[str | GroupFilter]) -> tuple[s
     Raises:
         ValueError, TypeError: one is unknown, or has a parameter that it does not take.
     """
-    each = [filters] if isinstance(filters, str | GroupFilter) else list(filters)
+    each = list(filters) if isinstance(filters, Iterable) and not isinstance(filters, str) else [filters]
     return tuple(_spelled(read_filter(f) if isinstance(f, str) else f) for f in each if f != "none")
 
 

@@ -128,6 +128,10 @@ class Short(GroupFilter):
 
 
 def test_a_filter_of_ones_own() -> None:
+    with pytest.raises(
+        TypeError, match="a filter is one of dynamic_sampling, reject or an object of a class in FILTERS, not 5"
+    ):
+        OnPolicyConfig(filter_groups=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r'FILTERS\["name"\] = Short makes it known'):
         spelled(Short())
     FILTERS["short"] = Short

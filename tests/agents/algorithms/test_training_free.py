@@ -139,6 +139,15 @@ def test_an_evaluation_uses_and_shows_them(model: str, tmp_path: Path, capsys: p
     assert "1. Carry the one." in shown
 
 
+def test_what_is_too_long_to_ask_is_counted(model: str, tmp_path: Path) -> None:
+    agent = make(model, tmp_path, reply_tokens=5000)  # the model reads 4096 tokens
+    agent.learn(1)
+    [row] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert row["groups/kept"] >= 1
+    assert row["lessons/unasked"] == row["groups/kept"] * 4, "three summaries and a comparison of each group"
+    assert row["lessons/remarks"] == 0
+
+
 def test_the_oldest_lessons_go_where_there_is_no_room(model: str, tmp_path: Path) -> None:
     agent = make(model, tmp_path, lesson_tokens=100)
     agent.chat = Scripted("ADD: first\nADD: second\nADD: " + "x" * 10, "ADD: " + "y" * 200)  # type: ignore[assignment]
