@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokengym.agents import GRPO, AgentConfig, DrGRPO, OnPolicyConfig, Policy, Reinforce
+from tokengym.agents import GRPO, PPO, RAFT, AgentConfig, DrGRPO, OnPolicyConfig, Policy, Reinforce, ReinforcePlusPlus
 from tokengym.agents.rollout import FILTERS, DynamicSampling, Group, GroupFilter, Reject, Trajectory
 from tokengym.agents.rollout.filters import apply_filters, read_filter, spelled
 
@@ -142,10 +143,10 @@ def test_a_filter_of_ones_own() -> None:
         del FILTERS["short"]
 
 
-def run(agent: type, folder: Path, **options: Any) -> list[dict[str, Any]]:
+def run(agent: type, folder: Path, reward: Any = lambda completion: float(len(completion) % 2), **options: Any) -> Any:
     made = type(agent.__name__, (agent,), {"load_policy": lambda self, model: Policy.tiny(0, device="cpu")})(
         env="MathVerify-v0",
-        env_options={"reward": lambda completion: float(len(completion) % 2)},
+        env_options={"reward": reward},
         run_dir=folder,
         console=False,
         prompts_per_step=4,
@@ -153,17 +154,30 @@ def run(agent: type, folder: Path, **options: Any) -> list[dict[str, Any]]:
         max_new_tokens=4,
         **options,
     )
+    before = {name: p.detach().clone() for name, p in made.policy.named_parameters()}
     made.learn(2)
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    changed = any(not torch.equal(p, before[name]) for name, p in made.policy.named_parameters())
+    return changed, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("agent", [Reinforce, GRPO, DrGRPO])
 def test_any_agent_takes_them(agent: type[Any], tmp_path: Path) -> None:
     assert issubclass(agent.Config, AgentConfig)
-    for row in run(agent, tmp_path, filter_groups=(DynamicSampling(max_rounds=9), Reject())):
+    changed, rows = run(agent, tmp_path, filter_groups=(DynamicSampling(max_rounds=9), Reject()))
+    assert changed
+    for row in rows:
         assert row["groups/kept"] == 4
         dropped = row["groups/dropped/dynamic_sampling"] + row["groups/dropped/reject"]
         assert row["groups/sampled"] == 4 + dropped
+
+
+@pytest.mark.parametrize("agent", [PPO, RAFT, ReinforcePlusPlus])
+def test_nothing_is_learned_from_what_is_all_dropped(agent: type[Any], tmp_path: Path) -> None:
+    changed, rows = run(agent, tmp_path, lambda completion: 1.0, filter_groups="reject")
+    assert not changed
+    for row in rows:
+        assert (row["groups/kept"], row["groups/dropped/reject"], row["grad_norm"]) == (0, 4, 0.0)
+        assert all(value == value and value is not None for value in row.values()), "no NaN"
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
