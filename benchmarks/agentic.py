@@ -60,13 +60,13 @@ TASKS = {
         {"tool_share": 0.4},
         {
             "grpo": {},
-            "arpo": {"initial_chains": 8},
-            "tree_grpo": {"trees": 4, "nodes": 2},
+            "arpo": {"initial_chains": 4, "branches": 3},
+            "tree_grpo": {"trees": 4, "nodes": 3},
         },
-        {"group_size": 16, "prompts_per_step": 16, "max_tokens": 256, "steps": 60},
+        {"group_size": 16, "prompts_per_step": 16, "max_tokens": 256, "steps": 40},
     ),
     "TextGrid-v0": Task(
-        {"max_turns": 12},
+        {"max_turns": 8},
         {"grpo": {}, "tree_grpo": {"trees": 2, "nodes": 2}, "gigpo": {}},
         {"group_size": 8, "prompts_per_step": 12, "max_tokens": 512, "steps": 40},
     ),
@@ -83,7 +83,7 @@ class Options:
     """Which of the agents of a task, or all."""
     seeds: int = 3
     """Runs of each, with warm starts of their own."""
-    evaluations: int = 10
+    evaluations: int = 8
     """How often the policy is asked held-out problems on the way."""
     problems: int = 200
     """How many."""
