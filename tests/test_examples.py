@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tokengym.agents import Policy
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str) -> str:
-    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=120)
+def run(name: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -32,3 +36,23 @@ def test_custom_env():
     source = (EXAMPLES / "custom_env.py").read_text()
     environment = source[source.index("class Safe") : source.index("def burglar")]
     assert len([line for line in environment.splitlines() if line]) <= 25
+
+
+def test_compare_algorithms(tmp_path: Path):
+    # A policy with random weights: the warm start of the built-in one would take longer than all the rest.
+    Policy.tiny(0).save(tmp_path / "model")
+    out = run(
+        "compare_algorithms.py",
+        "--model",
+        tmp_path / "model",
+        "--budget",
+        5000,
+        "--seeds",
+        1,
+        "--out",
+        tmp_path / "runs",
+    )
+    assert "grpo: 0.000 → 0.000" in out
+    assert "<h2>Agents</h2>" in (tmp_path / "runs" / "report.html").read_text()
+    source = (EXAMPLES / "compare_algorithms.py").read_text()
+    assert len([line for line in source[source.index("def main") :].splitlines() if line]) <= 20

@@ -6,7 +6,7 @@ const svg = figure.querySelector("svg");
 const tip = document.getElementById("tip");
 const hidden = new Set();
 const DASHES = ["", "8 4", "2 4", "9 4 2 4"];
-const MARGIN = { top: 12, right: 16, bottom: 44, left: 52 };
+const MARGIN = { top: 12, right: 24, bottom: 44, left: 52 };
 let chosen = null; // the number of the evaluation whose values are shown
 let place = null; // how the axes lie
 

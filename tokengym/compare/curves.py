@@ -39,7 +39,8 @@ def plot(results: Mapping[str, Any], *paths: Path) -> None:
 
     order = list(results["terms"]["agents"])
     names = [name for name in ranked(results) if results["summary"][name]["runs"]]
-    height = max(4.2, 1.6 + 0.3 * len(names))
+    rows = -(-len(names) // 7)  # of the legend
+    height = max(4.2, 1.4 + 0.34 * len(names)) + 0.3 * rows
     figure = Figure(figsize=(11, height), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
@@ -61,21 +62,24 @@ def plot(results: Mapping[str, Any], *paths: Path) -> None:
     left.margins(x=0.02)
     left.grid(alpha=0.25)
     if names:
-        left.legend(frameon=False, fontsize=9, ncols=1 + (len(names) > 10), loc="best")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=7, frameon=False, fontsize=9)
 
     for row, name in enumerate(reversed(names)):
         colour, _ = style(order.index(name))
         final = results["summary"][name]["final"]
-        right.barh(row, final["value"] or 0.0, color=colour, alpha=0.75, height=0.62)
+        right.barh(row, final["value"] or 0.0, color=colour, alpha=0.75, height=0.66)
         if final["low"] is not None:
-            right.plot([final["low"], final["high"]], [row, row], color="0.15", linewidth=1.6, solid_capstyle="butt")
+            above = [row + 0.15] * 2
+            right.plot([final["low"], final["high"]], above, "|-", color="0.15", linewidth=1.6, markersize=6)
         scores = [score(r["evaluations"][-1]) for r in results["runs"] if r["agent"] == name and r["status"] == "done"]
-        right.plot(scores, [row] * len(scores), "o", color="white", markeredgecolor="0.15", markersize=4, zorder=3)
+        right.plot(
+            scores, [row - 0.13] * len(scores), "o", color="white", markeredgecolor="0.15", markersize=4, zorder=3
+        )
     right.set_yticks(range(len(names)), list(reversed(names)))
     right.set_xlabel(f"final {results['metric']}")
     right.set_title("At the end: mean, 95 % interval, runs", loc="left", fontsize=11)
     if results["metric"] == "pass@1":
-        right.set_xlim(0, 1)
+        right.set_xlim(0, 1.02)
     right.grid(alpha=0.25, axis="x")
     right.set_axisbelow(True)
     for axis in (left, right):

@@ -147,7 +147,8 @@ class Plan:
         ]
 
     def terms(self) -> dict[str, Any]:
-        """What two comparisons have to agree on for their runs to be compared, as JSON holds it."""
+        """What two comparisons have to agree on for their runs to be compared, as JSON holds it: of an object, such as a
+        reward, the name of its class."""
         s = self.settings
         return json.loads(
             json.dumps(
@@ -161,7 +162,8 @@ class Plan:
                     "samples": s.samples,
                     "seeds": s.seeds,
                     "agents": {name: s.options(name) for name in self.agents},
-                }
+                },
+                default=lambda value: f"<{type(value).__qualname__}>",
             )
         )
 

@@ -56,11 +56,19 @@ def _chart(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
-    rows = "\n".join(_row([escape(cell) for cell in row]) for row in table.rows)
+    rows = "\n".join(_row([_cell(cell) for cell in row]) for row in table.rows)
+    kind = ' class="prose"' if table.prose else ""
     return (
-        f'<section><h2>{escape(table.title)}</h2>\n<div class="wide" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f'<section><h2>{escape(table.title)}</h2>\n<div class="wide" tabindex="0"><table{kind}>\n<thead><tr>{head}</tr></thead>\n'
         f'<tbody>\n{rows}\n</tbody></table></div>\n<p class="note">{escape(table.note)}</p></section>'
     )
+
+
+def _cell(text: str) -> str:
+    """Escaped; an interval stands below its estimate, which takes less width."""
+    value, found, bounds = text.partition(" [")
+    interval = found and bounds.endswith("]") and not bounds.strip("-0123456789., ]")
+    return f"{escape(value)}<small>[{escape(bounds)}</small>" if interval else escape(text)
 
 
 def _row(cells: list[str]) -> str:

@@ -100,7 +100,7 @@ def score(evaluation: dict[str, Any]) -> float | None:
 def _agent(run: Run) -> BaseAgent:
     saved = (run.folder / "agent.json").is_file() and checkpoints(run.folder / "checkpoints")
     if saved:
-        return run.agent_class.load(run.folder, console=False)
+        return run.agent_class.load(run.folder, console=False, env_options=run.env_options)
     # One checkpoint is enough to go on from, and at the end to look at.
     options: dict[str, Any] = (
         {"keep_checkpoints": 1} | dict(run.options) | {"seed": run.seed, "token_budget": run.budget}

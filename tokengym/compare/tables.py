@@ -17,6 +17,8 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    prose: bool = False
+    """Whether the last column is sentences."""
 
 
 def ranked(results: Mapping[str, Any]) -> list[str]:
@@ -94,7 +96,7 @@ def improvement_table(results: Mapping[str, Any]) -> Table:
 
 def failed_table(results: Mapping[str, Any]) -> Table:
     rows = [[r["agent"], str(r["seed"]), r["error"]] for r in results["runs"] if r["status"] == "failed"]
-    return Table("Failed runs", ["agent", "seed", "error"], rows, "The others are not affected.")
+    return Table("Failed runs", ["agent", "seed", "error"], rows, "The others are not affected.", prose=True)
 
 
 def interval(estimate: Mapping[str, float | None], digits: int = 3) -> str:
