@@ -41,6 +41,7 @@ from .base import BaseAgent
 from .config import AgentConfig, GroupConfig, OnPolicyConfig
 from .evaluation import Estimate, Evaluation
 from .policy import Policy
+from .rollout import DynamicSampling, Reject
 
 __all__ = [
     "A2C",
@@ -66,6 +67,7 @@ __all__ = [
     "AgentConfig",
     "BaseAgent",
     "DrGRPO",
+    "DynamicSampling",
     "Estimate",
     "Evaluation",
     "GRPOLambda",
@@ -82,6 +84,7 @@ __all__ = [
     "ReinforcePlusPlus",
     "ReinforcePlusPlusBaseline",
     "ReinforceRej",
+    "Reject",
     "ReplayGRPO",
     "TrainingFreeGRPO",
     "TreeGRPO",

@@ -43,7 +43,8 @@ class GHPO(ClippedAgent[GHPOConfig]):
 
     What is learned from is GRPO on the last completions of every prompt, given the prompt that they answered: with the
     hint, if there was one. The hint's own tokens have mask 0. The earlier tries are counted in the sampled tokens and
-    forgotten. Held-out problems are asked without hints.
+    forgotten. The log's "accuracy" is that of the last completions, "accuracy/without_hints" that of the first. Held-out
+    problems are asked without hints.
     """
 
     Config = GHPOConfig
