@@ -181,6 +181,26 @@ def test_the_log_says_what_branching_gave_and_cost(kind: Any, options: dict[str,
     assert agent.evaluate(3).problems == 3
 
 
+@pytest.mark.parametrize("kind", [ARPO, TreeGRPO, GiGPO])
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(kind: Any, tmp_path: Path) -> None:
+    options = {"checkpoint_every": 1, "group_size": 8} | (
+        {"branching": "sample", "initial_chains": 3} if kind is ARPO else {}
+    )
+    make(kind, tmp_path / "whole", **options).learn(3)
+    make(kind, tmp_path / "parts", **options).learn(2)
+    fast = type(make(kind, **options))
+    fast.load(tmp_path / "parts", env=Talk(), console=False).learn(1)
+    whole, parts = (
+        [
+            {k: v for k, v in json.loads(line).items() if not k.startswith(("time/", "speed/"))}
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("whole", "parts")
+    )
+    assert whole == parts
+    assert len(whole) == 3
+
+
 def test_budgets_end_the_growth() -> None:
     for kind in (ARPO, TreeGRPO):
         agent = make(kind, group_size=12, tree_tokens=20)
