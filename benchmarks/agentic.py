@@ -37,8 +37,6 @@ from tokengym.agents.rollout import Group, PromptCursor, episode_seeds
 
 from .machine import machine
 
-GAIN = 0.3  # what accuracy and tool use should rise by
-
 
 @dataclass(frozen=True)
 class Task:

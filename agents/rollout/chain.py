@@ -178,6 +178,9 @@ class ChainRollout:
     What is sampled depends on the seeds of the episodes and not on the time that anything takes: the n-th turn of an
     episode (from 0) is drawn with its seed + n.
 
+    The limits here are those of tokens and time. How many turns and tool calls an episode may have is the environment's to
+    say (`TextEnv`).
+
     Args:
         env: the task. It is forked for every episode that runs at the same time, and not touched itself.
         engine: what samples.
