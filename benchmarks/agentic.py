@@ -58,7 +58,7 @@ TASKS = {
         {"tool_share": 0.4},
         {
             "grpo": {},
-            "arpo": {"initial_chains": 4, "branches": 3},
+            "arpo": {"initial_chains": 4, "branches": 6},
             "tree_grpo": {"trees": 4, "nodes": 3},
         },
         {"group_size": 16, "prompts_per_step": 16, "max_tokens": 256, "steps": 40},
