@@ -148,7 +148,6 @@ function point(event) {
 svg.addEventListener("pointermove", point);
 svg.addEventListener("pointerdown", point);
 svg.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && choose(null));
-svg.addEventListener("blur", () => choose(null));
 svg.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (event.key === "Escape") choose(null);

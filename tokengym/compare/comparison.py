@@ -132,7 +132,11 @@ def _carry_out(runs: Sequence[Run], jobs: int, title: str, console: bool) -> Non
 
         waiting = [run for run in runs if not _is_done(run)]
         tell(None)
-        run_all(waiting, jobs, tell)
+        try:
+            run_all(waiting, jobs, tell)
+        except KeyboardInterrupt:
+            shown.print("stopped; the same call goes on from here", soft_wrap=True)
+            raise
 
 
 def _is_done(run: Run) -> bool:

@@ -22,7 +22,7 @@ def results_of(plan: Plan, runs: Sequence[Run]) -> dict[str, Any]:
         {"agent": run.agent, "seed": run.seed, **json.loads(run.result.read_text(encoding="utf-8"))} for run in runs
     ]
     done = {name: [r for r in found if r["agent"] == name and r["status"] == "done"] for name in plan.agents}
-    finals = {name: _scores(rs, -1) for name, rs in done.items()}
+    finals = {name: [each for each in _scores(rs, -1) if not math.isnan(each)] for name, rs in done.items()}
     return {
         "metric": _metric(found),
         "terms": plan.terms(),

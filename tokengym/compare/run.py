@@ -20,6 +20,7 @@ from tokengym import viewer
 from tokengym.agents import BaseAgent
 from tokengym.agents.base import read_description
 from tokengym.agents.learner import checkpoints
+from tokengym.agents.monitor import rollouts
 from tokengym.agents.monitor.tensorboard import TensorBoard
 
 from .plan import Run, write_json
@@ -72,7 +73,7 @@ def train(run: Run) -> dict[str, Any]:
     agent.learn(callback=evaluate)
     with (run.folder / "metrics.jsonl").open(encoding="ascii") as file:
         rows = [json.loads(line) for line in file]
-    if agent.config.record_rollouts_every:
+    if any((run.folder / rollouts.FOLDER).glob("*")):
         viewer.write(run.folder)
     result = {
         "steps": agent.step,

@@ -62,8 +62,11 @@ def agents_table(results: Mapping[str, Any]) -> Table:
         row += [f"{s['sampled_tokens']:,.0f}", f"{s['learning_seconds']:,.0f}"]
         row += [f"{s['tool_calls']:,.0f}"] * tools
         rows.append(row)
+    problems = min(
+        (e["problems"] for r in results["runs"] for e in r.get("evaluations", ())), default=terms["problems"]
+    )
     note = (
-        f"{terms['problems']} held-out problems, {terms['samples']} completions of each at temperature 1; mean over "
+        f"{problems} held-out problems, {terms['samples']} completions of each at temperature 1; mean over "
         "seeds [95 % bootstrap interval over seeds]."
     )
     if wanted < 5:
