@@ -72,16 +72,16 @@ class ShortAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is not scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        query = args[0]
-        if query.dtype != torch.bfloat16 or query.device.type != "cpu" or query.shape[-2] > self.LONGEST:
-            return func(*args, **kwargs)
-        args = tuple(a.float() for a in args)
-        mask = kwargs.get("attn_mask")
-        if mask is not None and mask.is_floating_point():
-            kwargs = {**kwargs, "attn_mask": mask.float()}
-        return func(*args, **kwargs).to(query.dtype)
+        if func is scaled_dot_product_attention:
+            args, kwargs = (
+                (),
+                dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs,
+            )
+            query = kwargs["query"]
+            if query.dtype == torch.bfloat16 and query.device.type == "cpu" and query.shape[-2] <= self.LONGEST:
+                exact = {n: x.float() for n, x in kwargs.items() if isinstance(x, Tensor) and x.is_floating_point()}
+                return func(**kwargs | exact).to(query.dtype)
+        return func(*args, **kwargs)
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

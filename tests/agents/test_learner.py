@@ -509,6 +509,22 @@ def test_short_attention_in_bfloat16(make_policy: MakePolicy, kind: str) -> None
     assert float((found - exact).abs().mean()) < 1.2 * float((plain - exact).abs().mean())
 
 
+@pytest.mark.parametrize("mask", [torch.bool, torch.bfloat16])
+def test_short_attention_however_it_is_called(mask: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 9, 8, generator=g).bfloat16() for _ in range(3))
+    visible = torch.ones(9, 9, dtype=torch.bool).tril(-1)
+    visible[0] = True
+    given = visible if mask == torch.bool else torch.zeros(9, 9, dtype=mask).masked_fill(~visible, -torch.inf)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    expected = attention(q.float(), k.float(), v.float(), visible).bfloat16()
+    with ShortAttention():
+        assert torch.equal(attention(q, k, v, given), expected)
+        assert torch.equal(attention(query=q, key=k, value=v, attn_mask=given), expected)
+        causal = attention(q, k, v, None, 0.0, True)
+    assert torch.equal(causal, attention(q.float(), k.float(), v.float(), is_causal=True).bfloat16())
+
+
 def test_short_attention_leaves_checkpoints_alone(make_policy: MakePolicy) -> None:
     """What is computed again in the backward pass has to be what was computed before."""
     batch = make_batch()
