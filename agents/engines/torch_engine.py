@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
 
 from ...envs import StopStrings, Tokenizer
-from ..functional import logprobs_and_entropy
 from .base import Engine, Generation, Request, Sampling
+from .decoder import Counters, Decoder, Ids, PackedDecoder, RecomputingDecoder, find_layout
+from .draw import Drawn, draw
+from .key_values import PrefixCache
 
 
 class TorchEngine(Engine):
     """Samples with any causal language model of transformers.
 
-    A prompt is prefilled once and its cache shared by all its samples; a sample that is finished leaves the batch. The
-    model may be the learner's own, in which case `sync` has nothing to copy.
+    Samples enter the batch as soon as others leave it. A prompt runs through the model once for all its samples, and its
+    keys and values are there once. They and those of what was sampled are kept until `sync` or until room is needed: of
+    a later request that begins with the same ids, such as the next turn of an episode or a branch of it, only the rest
+    runs through the model. The model may be the learner's own, in which case `sync` has nothing to copy.
 
     Args:
         model: a causal language model.
-        tokenizer: gives the end and padding ids, and the text for stop strings.
+        tokenizer: gives the end ids, and the text for stop strings.
         max_batch: sequences that are decoded at the same time.
+        cache_bytes: what is kept of sequences that are over may take; 0 keeps nothing.
+
+    Attributes:
+        counters: of tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, *, max_batch: int = 256) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, *, max_batch: int = 256, cache_bytes: int = 2 * 2**30) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch is at least 1, not {max_batch}")
+        if cache_bytes < 0:
+            raise ValueError(f"cache_bytes is at least 0 (0: nothing is kept), not {cache_bytes}")
         self.model = model
         self.tokenizer = tokenizer
         self.max_batch = max_batch
+        self.cache_bytes = cache_bytes
+        self.counters = Counters()
+        self._cache: PrefixCache | None = None
+        self._form: tuple[torch.dtype, torch.device] | None = None
+        self._weights: list[tuple[int, int]] = []
 
     @torch.inference_mode()
     def generate(
@@ -45,17 +63,21 @@ class TorchEngine(Engine):
         was_training = self.model.training
         self.model.eval()
         try:
-            results: list[list[Generation]] = [[] for _ in requests]
-            for batch in self._batches(requests):
-                for index, generation in self._decode(
-                    [(i, requests[i], seed) for i, seed in batch], sampling, entropies
-                ):
-                    results[index].append(generation)
-            return results
+            samples = [
+                [_Sample(prompt, request.max_new_tokens, seed) for seed in request.seeds]
+                for request in requests
+                for prompt in [tuple(request.prompt)]
+            ]
+            # Prompts of like length together, since their keys stand side by side.
+            order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
+            self._run([sample for i in order for sample in samples[i]], sampling, entropies)
+            return [[sample.generation(self.version, entropies) for sample in group] for group in samples]
         finally:
             self.model.train(was_training)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        if self._cache is not None:
+            self._cache.clear()
         stale = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, tensor in weights:
@@ -68,113 +90,83 @@ class TorchEngine(Engine):
             raise KeyError(f"the weights of {len(stale)} parameters were not given, {next(iter(stale))!r} among them")
         self.version += 1
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, int]]]:
-        """Samples as (request, seed), prompts of like length together, at most `max_batch` at a time."""
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
-        samples = [(i, seed) for i in order for seed in requests[i].seeds]
-        for start in range(0, len(samples), self.max_batch):
-            yield samples[start : start + self.max_batch]
-
-    def _decode(
-        self, samples: Sequence[tuple[int, Request, int]], sampling: Sampling, want_entropies: bool
-    ) -> list[tuple[int, Generation]]:
-        device = self.model.device
-        prompts = list({i: request.prompt for i, request, _ in samples}.values())
-        prompt_of = {i: row for row, i in enumerate(dict.fromkeys(i for i, _, _ in samples))}
-        limits = [request.max_new_tokens for _, request, _ in samples]
-        uniforms = [np.random.Generator(np.random.Philox(seed)).random(n) for (_, _, seed), n in zip(samples, limits)]
-
-        # Prompts end in the same column, so that every sample's next token goes into the same one.
-        width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), self.tokenizer.pad_id)
-        attention = torch.zeros((len(prompts), width), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            attention[row, width - len(prompt) :] = 1
-        attention = attention.to(device)
-        cache = DynamicCache(config=self.model.config)
-        logits = self._forward(ids.to(device), attention, (attention.cumsum(1) - 1).clamp(min=0), cache)
-        rows = torch.tensor([prompt_of[i] for i, _, _ in samples], device=device)
-        cache.batch_select_indices(rows)
-        logits, attention = logits[rows], attention[rows]
-        positions = attention.sum(1, keepdim=True)
-
+    def _run(self, samples: Sequence[_Sample], sampling: Sampling, entropies: bool) -> None:
+        """Sample all of `samples` to their ends."""
+        decoder = self._decoder([sample.prompt for sample in samples])
         stop = StopStrings(self.tokenizer, sampling.stop)
-        tokens: list[list[int]] = [[] for _ in samples]
-        logprobs: list[list[float]] = [[] for _ in samples]
-        entropies: list[list[float]] = [[] for _ in samples]
-        finish: list[str] = ["length"] * len(samples)
-        live = list(range(len(samples)))
-        step = 0
-        while True:
-            uniform = torch.tensor([uniforms[s][step] for s in live], dtype=torch.float64, device=device)
-            chosen = draw(logits, uniform, sampling)
-            logprob, entropy = logprobs_and_entropy(logits, chosen, sampling.temperature or 1.0)
-            for s, token, lp, h in zip(live, chosen.tolist(), logprob.tolist(), entropy.tolist()):
-                tokens[s].append(token)
-                logprobs[s].append(lp)
-                entropies[s].append(h)
-                if token in self.tokenizer.end_ids or stop.hit(tokens[s]):
-                    finish[s] = "stop"
-            step += 1
-            keep = [row for row, s in enumerate(live) if finish[s] == "length" and step < limits[s]]
-            if not keep:
-                break
-            if len(keep) < len(live):
-                live = [live[row] for row in keep]
-                kept = torch.tensor(keep, device=device)
-                cache.batch_select_indices(kept)
-                chosen, attention, positions = chosen[kept], attention[kept], positions[kept]
-            attention = torch.cat([attention, attention.new_ones(len(live), 1)], dim=1)
-            logits = self._forward(chosen.unsqueeze(1), attention, positions, cache)
-            positions = positions + 1
+        waiting, live = deque(samples), list[_Sample]()
+        while waiting or live:
+            room = self.max_batch - len(live)
+            # A pass over few prompts costs as much as one over many: those who wait enter several at a time.
+            if waiting and (not live or room >= max(1, self.max_batch // 8)):
+                drawing = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+                logits = decoder.enter([sample.prompt for sample in drawing])
+                live += drawing
+            else:
+                drawing = live
+                logits = decoder.step([sample.ids for sample in live])
+            uniform = torch.tensor([sample.uniforms[len(sample.ids)] for sample in drawing], dtype=torch.float64)
+            drawn = draw(logits, uniform.to(logits.device), sampling, entropies=entropies)
+            self._take(drawing, stop, drawn)
+            over = [row for row, sample in enumerate(live) if sample.finish]
+            if over:
+                live = [live[row] for row in decoder.leave(over, [sample.ids for sample in live])]
 
-        return [
-            (
-                index,
-                Generation(
-                    ids=tokens[s],
-                    logprobs=logprobs[s],
-                    finish="stop" if finish[s] == "stop" else "length",
-                    version=self.version,
-                    entropies=entropies[s] if want_entropies else None,
-                ),
-            )
-            for s, (index, _, _) in enumerate(samples)
-        ]
+    def _take(self, samples: Sequence[_Sample], stop: StopStrings, drawn: Drawn) -> None:
+        """Add a drawn token to each of `samples`, and end those which it ends."""
+        self.counters.generated += len(samples)
+        ends = self.tokenizer.end_ids
+        tokens = drawn.tokens.cpu()
+        may_stop = stop.may_hit(tokens.numpy()).tolist()
+        for sample, token, logprob, may in zip(samples, tokens.tolist(), drawn.logprobs.tolist(), may_stop):
+            sample.ids.append(token)
+            sample.logprobs.append(logprob)
+            if token in ends or (may and stop.hit(sample.ids)):
+                sample.finish = "stop"
+            elif len(sample.ids) == sample.limit:
+                sample.finish = "length"
+        if drawn.entropies is not None:
+            for sample, entropy in zip(samples, drawn.entropies.tolist()):
+                sample.entropies.append(entropy)
 
-    def _forward(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-        """Logits of the next token, [B, V], from `ids` [B, n]; the cache grows by n."""
-        output = self.model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
+    def _decoder(self, prompts: Sequence[Ids]) -> Decoder:
+        form = (self.model.dtype, self.model.device)
+        if self._cache is None or self._form != form:
+            self._form = form
+            self._layout = find_layout(self.model)
+            if self._layout is None:
+                warnings.warn(
+                    f"the attention of {type(self.model).__name__} cannot be taken over: sampling computes every token "
+                    "again at every step, which is slow for long texts",
+                    stacklevel=4,
+                )
+            self._cache = PrefixCache(self._layout.token_bytes if self._layout else 1, self.cache_bytes)
+        # Weights that were changed in place without `sync` would otherwise go on with the keys of those before.
+        weights = [(p.data_ptr(), p._version) for p in self.model.parameters()]
+        if weights != self._weights:
+            self._cache.clear()
+            self._weights = weights
+        if self._layout is None:
+            return RecomputingDecoder(self.model, prompts, self.counters)
+        return PackedDecoder(self.model, prompts, self.counters, self._layout, self._cache)
 
 
-def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """Next tokens [B] from `logits` [B, V] and one uniform number each, [B] float64 in [0, 1).
+@dataclass(eq=False, slots=True)
+class _Sample:
+    """A continuation under way."""
 
-    By inversion of the distribution function: the token is the first at which the cumulative probability exceeds the
-    uniform number. One number decides one token, which makes a sample a function of its seed, whatever the other rows
-    hold.
-    """
-    if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
-    logits = logits.float() / sampling.temperature
-    if sampling.top_k and sampling.top_k < logits.shape[-1]:
-        likeliest = logits.topk(sampling.top_k, dim=-1).indices
-        logits = torch.full_like(logits, -torch.inf).scatter(-1, likeliest, logits.gather(-1, likeliest))
-    probabilities = torch.softmax(logits, dim=-1).double()
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        # A token is out if those likelier than it have top_p already: the likeliest always stays.
-        out = ordered.cumsum(dim=-1) - ordered >= sampling.top_p
-        probabilities = probabilities.masked_fill(out.scatter(-1, order, out), 0.0)
-    cumulative = probabilities.cumsum(dim=-1)
-    target = uniform.unsqueeze(-1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    prompt: Ids
+    limit: int
+    seed: int
+    uniforms: np.ndarray = field(init=False)
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    finish: Literal["stop", "length"] | None = None
+
+    def __post_init__(self) -> None:
+        self.uniforms = np.random.Generator(np.random.Philox(self.seed)).random(self.limit)
+
+    def generation(self, version: int, entropies: bool) -> Generation:
+        assert self.finish is not None
+        return Generation(self.ids, self.logprobs, self.finish, version, self.entropies if entropies else None)

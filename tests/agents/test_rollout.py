@@ -131,6 +131,8 @@ def test_a_seed_gives_the_same_episode_whatever_is_beside_it(policy: Policy) -> 
     seeds = episode_seeds(3, 5, 3, 4)
     runner = rollout(policy)
     groups = runner.run([0, 1, 2], seeds, Sampling())
+    # What the engine has of the first time would change the order of sums, and with it the last digits.
+    runner.engine = TorchEngine(policy.model, policy.tokenizer)
     again = runner.run([0, 1, 2], seeds, Sampling())  # with the environments of the first time
     assert again == groups
     for row in (0, 1, 2):
