@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import re
 import shutil
 import threading
@@ -19,7 +20,8 @@ import pytest
 
 from tokengym import viewer
 
-from .records import HOSTILE, make_large_run, make_run
+from .records import HOSTILE, make_large_run, make_run, write_step
+from .records import row as make_row
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright (the extra dev)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -367,6 +369,20 @@ def test_a_tree_is_drawn_as_one(page: Any, rows: list[dict[str, Any]]) -> None:
     page.click(f"#tree [data-number='{first + 1}'] .target")
     settled(page, first + 1)
     assert "branch of" in page.inner_text("#facts")
+
+
+def test_the_list_has_branches_behind_what_they_left(browser: Any, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    first, second, branch, deeper = (make_row([("user", "?"), ("assistant", "a b c d e")], rng) for _ in range(4))
+    write_step(tmp_path, 1, [[first, second, branch | {"parent": 0, "fork": 8}, deeper | {"parent": 2, "fork": 9}]])
+    with opened(browser, viewer.write(tmp_path)) as page:
+        listed = [0, 2, 3, 1]
+        assert page.evaluate("[...document.querySelectorAll('.row')].map(e => Number(e.dataset.number))") == listed
+        drawn = "[...document.querySelectorAll('#tree .trajectory')].map(e => Number(e.dataset.number))"
+        assert page.evaluate(drawn) == listed
+        for number in listed[1:]:
+            page.keyboard.press("j")
+            settled(page, number)
 
 
 # Attacks.

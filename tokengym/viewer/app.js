@@ -157,7 +157,7 @@ class App {
 
   key(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const field = event.target.closest("input:not([type=radio]), select, textarea");
+    const field = document.activeElement.closest("input:not([type=radio]), select, textarea");
     if (event.key === "Escape") {
       event.preventDefault(); // a search field would be emptied
       if (field) field.blur();

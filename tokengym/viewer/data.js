@@ -35,6 +35,8 @@ class Rollouts {
       this.groupStart[i] = follows ? this.groupStart[i - 1] : i;
       if (!follows) this.groups++;
     }
+    this.order = []; // all trajectories as they are listed: branches behind what they left
+    for (let i = 0; i < this.size; i = this.groupOf(i)[1]) this.order.push(...treeOrder(this, ...this.groupOf(i)));
     this.chunkStarts = [];
     let start = 0;
     for (const count of index.chunks) {

@@ -48,7 +48,7 @@ class Filters {
     // A bound that is not given is NaN, and nothing is below it; what abstained has no reward to be within bounds.
     const bounded = !Number.isNaN(leastReward) || !Number.isNaN(mostReward);
     const passed = [];
-    for (let i = 0; i < r.size; i++) {
+    for (const i of r.order) {
       const abstained = r.reward[i] === null;
       if (step.value && r.step[i] !== Number(step.value)) continue;
       if (stop.value && r.stop[i] !== Number(stop.value)) continue;
