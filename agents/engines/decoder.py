@@ -251,6 +251,7 @@ class PackedDecoder(Decoder):
             ).logits[0]
 
 
+@torch.inference_mode()
 def find_layout(model: Any) -> Layout | None:
     """What the layers of `model` keep for a token, or None if a `PackedDecoder` cannot run it.
 

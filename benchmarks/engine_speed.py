@@ -1,0 +1,184 @@
+"""How many tokens a second `TorchEngine` samples, against transformers' `generate` and vLLM.
+
+    python -m benchmarks.engine_speed --model smollm2      # writes benchmarks/results/engine_speed.json
+
+Same model, precision and sampling (temperature 1 over the whole vocabulary, no end token); `batch16` and `batch32` are as
+many prompts of 16 tokens, `group16_prompt512` is 16 samples of one prompt of 512 tokens; 64 new tokens each, the time of
+the prompt included. `floor` is the bare products of a decoding step with all weight matrices, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from tokengym.agents.engines import Request, Sampling, TorchEngine
+from tokengym.envs import load_tokenizer
+from transformers import AutoModelForCausalLM
+
+from .machine import machine
+
+OUT = Path(__file__).parent / "results" / "engine_speed.json"
+NEW_TOKENS = 64
+CASES = {"batch16": (16, 16, 1), "batch32": (32, 16, 1), "group16_prompt512": (1, 512, 16)}
+"""Prompts, their tokens, samples of each."""
+
+
+def main(
+    model: Path,
+    json: Path = OUT,
+    dtypes: Sequence[str] = ("float32", "bfloat16"),
+    threads: int = 2,
+    repeats: int = 2,
+) -> None:
+    """Measure.
+
+    Args:
+        model: a folder with a model and its tokenizer.
+        json: where the results go.
+        dtypes: precisions.
+        threads: of torch.
+        repeats: of each measurement, of which the best counts.
+    """
+    torch.set_num_threads(threads)
+    results: dict[str, Any] = {
+        "command": "python -m benchmarks.engine_speed",
+        "date": date.today().isoformat(),
+        "machine": {**machine(), "threads": threads},
+        "unit": "new tokens a second",
+    }
+    if find_spec("vllm") is None:
+        results["vllm"] = "left out: it is not installed"
+        print("vllm is not installed and is left out")
+    for dtype in dtypes:
+        results[dtype] = measure(model, dtype, repeats)
+        write(results, json)
+    print(f"written to {json}")
+
+
+def write(results: dict[str, Any], out: Path) -> None:
+    """Write the results so far."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def measure(folder: Path, dtype: str, repeats: int) -> dict[str, Any]:
+    """The figures of one precision."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.end_ids = frozenset()  # every sample has all its tokens, so that all do the same work
+    engine = TorchEngine(model, tokenizer)
+    engine.generate([Request([1], [0], 2)], Sampling())
+    found: dict[str, Any] = {"ours": {}, "transformers": {}, "floor": {}}
+    vllm = None
+    if find_spec("vllm") is not None:
+        found["vllm"] = {}
+        vllm = vllm_engine(folder, dtype)
+    for case, (prompts, length, samples) in CASES.items():
+        torch.manual_seed(0)
+        ids = torch.randint(100, 10_000, (prompts, length))
+
+        def ours(ids: torch.Tensor = ids, samples: int = samples) -> None:
+            engine.sync(model.named_parameters())  # nothing is there from the last time
+            engine.generate([Request(p, range(samples), NEW_TOKENS) for p in ids.tolist()], Sampling())
+
+        def transformers(ids: torch.Tensor = ids, samples: int = samples) -> None:
+            model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                num_return_sequences=samples,
+                max_new_tokens=NEW_TOKENS,
+                min_new_tokens=NEW_TOKENS,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
+
+        tokens = prompts * samples * NEW_TOKENS
+        found["ours"][case] = tokens / best(ours, repeats)
+        found["transformers"][case] = tokens / best(transformers, repeats)
+        found["floor"][case] = prompts * samples / best(products(model, prompts * samples), 3)
+        if vllm is not None:
+            found["vllm"][case] = tokens / best(partial(vllm, ids, samples), repeats)
+        print(dtype, case, {name: round(figures[case], 1) for name, figures in found.items()}, flush=True)
+    found["ratio"] = {case: found["ours"][case] / found["transformers"][case] for case in CASES}
+    found["milliseconds_of_a_step_at_16"] = parts(engine)
+    return found
+
+
+def best(run: Callable[[], None], repeats: int) -> float:
+    """The least seconds of a run."""
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+@torch.inference_mode()
+def products(model: Any, rows: int) -> Callable[[], None]:
+    """The products of `rows` vectors with all weight matrices, the output layer's among them."""
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    inputs = {m.in_features: torch.randn(rows, m.in_features, dtype=m.weight.dtype) for m in linear}
+
+    @torch.inference_mode()
+    def run() -> None:
+        for m in linear:
+            torch.nn.functional.linear(inputs[m.in_features], m.weight)
+
+    return run
+
+
+def parts(engine: TorchEngine) -> dict[str, float]:
+    """What a decoding step of 16 samples is spent on, in milliseconds, by torch's profiler and with its cost."""
+    from torch.profiler import ProfilerActivity, profile
+
+    requests = [Request([100 + i] * 16, [i], 12) for i in range(16)]
+    engine.sync(engine.model.named_parameters())
+    began = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        engine.generate(requests, Sampling())
+    whole = (time.perf_counter() - began) * 1e3
+    spent = {event.key: event.self_cpu_time_total / 1e3 for event in profiler.key_averages()}
+    linear = sum(spent.get(name, 0.0) for name in ("aten::mm", "aten::addmm", "aten::linear", "aten::mkldnn_linear"))
+    attention = sum(spent.get(name, 0.0) for name in ("aten::bmm", "aten::_softmax", "aten::index_put_", "aten::index"))
+    others = sum(spent.values()) - linear - attention
+    return {
+        "linear_layers": linear / 12,
+        "attention": attention / 12,
+        "other_operations": others / 12,
+        "python_and_profiler": max(whole - sum(spent.values()), 0.0) / 12,
+    }
+
+
+def vllm_engine(folder: Path, dtype: str) -> Callable[[torch.Tensor, int], None]:
+    """Sampling with vLLM in this process."""
+    import os
+
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
+
+    llm = LLM(str(folder), dtype=dtype, max_model_len=1024, enforce_eager=True)
+
+    def run(ids: torch.Tensor, samples: int) -> None:
+        llm.reset_prefix_cache()
+        how = SamplingParams(n=samples, max_tokens=NEW_TOKENS, ignore_eos=True, logprobs=0)
+        llm.generate([{"prompt_token_ids": p} for p in ids.tolist()], how, use_tqdm=False)
+
+    return run
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
