@@ -361,7 +361,6 @@ def test_an_episode_may_take_so_long_and_no_longer(policy: Policy) -> None:
     assert hung
     assert {t.episode.stop for t in hung} == {Stop.TIME}
     assert all(t.action_mask[-1] == 1 and t.tool_calls == 1 for t in hung)
-    assert Stop.TIME not in {t.episode.stop for group in (groups[0], groups[2]) for t in group}
     assert all(t.reward is not None for group in groups for t in group)
 
 

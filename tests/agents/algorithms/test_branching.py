@@ -183,8 +183,8 @@ def test_the_log_says_what_branching_gave_and_cost(kind: Any, options: dict[str,
 
 @pytest.mark.parametrize("kind", [ARPO, TreeGRPO, GiGPO])
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(kind: Any, tmp_path: Path) -> None:
-    options = {"checkpoint_every": 1, "group_size": 8} | (
-        {"branching": "sample", "initial_chains": 3} if kind is ARPO else {}
+    options = {"checkpoint_every": 1, "group_size": 4, "prompts_per_step": 2} | (
+        {"branching": "sample", "initial_chains": 2} if kind is ARPO else {}
     )
     make(kind, tmp_path / "whole", **options).learn(3)
     make(kind, tmp_path / "parts", **options).learn(2)
