@@ -61,7 +61,8 @@ class GiGPO(ClippedAgent[GiGPOConfig]):
                 ends[i, end - 1] = 1.0
                 rewards[i, end - 1] = sum(t.token_rewards.get(token, 0.0) for token in range(start, end))
                 anchors[i, end - 1] = numbers.setdefault(shown, len(numbers))
-            rewards[i, t.turns[-1][1] - 1] += t.score.value or 0.0
+            if t.turns:  # an engine that fails at once leaves none
+                rewards[i, t.turns[-1][1] - 1] += t.score.value or 0.0
         return {"step_ends": ends, "step_rewards": rewards, "anchors": anchors}
 
     def advantages(self, batch: Batch) -> Tensor:

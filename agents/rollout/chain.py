@@ -44,6 +44,7 @@ class Chain:
         self.version = 0
         self.ready = True
         self.done = False
+        self.failed = False
         self.seconds = seconds
         self.deadline = time.monotonic() + seconds
         self.max_tokens = max_tokens
@@ -68,6 +69,11 @@ class Chain:
         if job is not None:
             job.seconds = min(job.seconds, max(self.deadline - time.monotonic(), 0.0))
         return job
+
+    def fail(self) -> None:
+        """The engine could not go on: the episode says nothing about the policy."""
+        self.env.truncate(stop=Stop.ERROR)
+        self.ready, self.done, self.failed = False, True, True
 
     def close(self) -> None:
         """Let the environment reply to the turn, now that its tools have been run."""
@@ -259,11 +265,11 @@ class ChainRollout:
                     over += [chain for prompt in active if prompt.over for chain in prompt.chains]
                     active = [prompt for prompt in active if not prompt.over]
                     if beside and over and active:
-                        scored.append((over, executor.submit(score_episodes, [chain.env for chain in over])))
+                        scored.append((over, executor.submit(_score, over)))
                         over = []
             finally:
                 tools.give_up()  # only where an exception came through does anybody wait
-            scores = dict(zip(map(id, over), score_episodes([chain.env for chain in over]), strict=True))
+            scores = dict(zip(map(id, over), _score(over), strict=True))
             for chains, future in scored:
                 scores |= zip(map(id, chains), future.result(), strict=True)
         return scores
@@ -288,6 +294,9 @@ class ChainRollout:
         tools.batch_seconds = time.monotonic() - began
         for each, generations in zip(by_prompt.values(), generated, strict=True):
             for (prompt, chain), generation in zip(each, generations, strict=True):
+                if generation.finish == "error":
+                    chain.fail()
+                    continue
                 prompt.sampled(chain, generation)
                 job = chain.take(generation)
                 if job is None:
@@ -301,3 +310,9 @@ class ChainRollout:
             if index == len(self._pool):
                 self._pool.append(self._env.fork())
             yield self._pool[index]
+
+
+def _score(chains: Sequence[Chain]) -> list[Score]:
+    """The scores of finished episodes; those that the engine failed in abstain."""
+    judged = iter(score_episodes([chain.env for chain in chains if not chain.failed]))
+    return [Score(None, error="the engine failed") if chain.failed else next(judged) for chain in chains]

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokengym.agents import Policy
-from tokengym.agents.engines import Sampling, TorchEngine
+from tokengym.agents.engines import Generation, Sampling, TorchEngine
 from tokengym.agents.learner import Batch, Learner
 from tokengym.agents.rollout import ChainRollout, Group, PromptCursor, episode_seeds
 from tokengym.envs import Reply, TextEnv
@@ -362,6 +362,35 @@ def test_an_episode_may_take_so_long_and_no_longer(policy: Policy) -> None:
     assert {t.episode.stop for t in hung} == {Stop.TIME}
     assert all(t.action_mask[-1] == 1 and t.tool_calls == 1 for t in hung)
     assert all(t.reward is not None for group in groups for t in group)
+
+
+def test_an_engine_that_fails_costs_the_episodes_that_it_was_at(policy: Policy) -> None:
+    runner = rollout(policy, Ends(), max_tokens=400, max_new_tokens=300)
+    seeds = episode_seeds(0, 0, 3, 6)
+    whole = runner.run([0, 1, 2], seeds, Sampling())
+    generate, calls = runner.engine.generate, []
+
+    def failing(requests: Any, *args: Any, **options: Any) -> Any:
+        calls.append(len(requests))
+        found = generate(requests, *args, **options)
+        if len(calls) == 2:  # the first request of the second turn
+            found[0] = [Generation([], [], "error", g.version) for g in found[0]]  # type: ignore[arg-type]
+        if len(calls) == 4:
+            found[0] = [Generation([], [], "error", g.version, []) for g in found[0]]  # type: ignore[arg-type]
+        return found
+
+    runner.engine.generate = failing  # type: ignore[method-assign]
+    groups = runner.run([0, 1, 2], seeds, Sampling())
+    failed = [t for group in groups for t in group if t.episode.stop is Stop.ERROR]
+    assert len(failed) == 1
+    assert failed[0].score == Score(None, error="the engine failed")
+    assert failed[0].reward is None
+    for group, others in zip(groups, whole):
+        for t, other in zip(group, others):
+            assert t is failed[0] or (t.ids == other.ids and t.score == other.score)
+    [at_once] = runner.run([0], [[1]], Sampling())
+    assert [t.episode.stop for t in at_once] == [Stop.ERROR]
+    assert list(at_once[0].turns) == []
 
 
 def test_a_tool_that_hangs_costs_its_episode_the_result(policy: Policy) -> None:
