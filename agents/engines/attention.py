@@ -196,13 +196,15 @@ class Decode:
         kv = key.shape[1]
         query = query.reshape(rows, kv, heads // kv, -1)
         grid, width = self._grid, self._prompt_width
-        shared = grid.spread(query) @ prompt_keys[: grid.prompts, :, :width].transpose(-1, -2)
-        alone = query @ own_keys[:rows, :, : self._own_width].transpose(-1, -2)
+        # Products in float32, like those of fused attention: rounded scores are what low precision suffers from most.
+        exact = query.float()
+        shared = grid.spread(exact) @ prompt_keys[: grid.prompts, :, :width].float().transpose(-1, -2)
+        alone = exact @ own_keys[:rows, :, : self._own_width].float().transpose(-1, -2)
         scores = how(torch.cat([grid.gather(shared), alone], dim=-1)) + self._mask(how.window)
-        weights = scores.softmax(dim=-1).to(value.dtype)
-        out = weights[..., width:] @ own_values[:rows, :, : self._own_width]
-        out += grid.gather(grid.spread(weights[..., :width]) @ prompt_values[: grid.prompts, :, :width])
-        return out.view(rows, heads, -1)
+        weights = scores.softmax(dim=-1)
+        out = weights[..., width:] @ own_values[:rows, :, : self._own_width].float()
+        out += grid.gather(grid.spread(weights[..., :width]) @ prompt_values[: grid.prompts, :, :width].float())
+        return out.to(query.dtype).view(rows, heads, -1)
 
     def _mask(self, window: int | None) -> Tensor:
         """0 where a sample sees a key and −∞ elsewhere, [B, 1, 1, P + T]."""

@@ -271,14 +271,14 @@ def find_layout(model: Any) -> Layout | None:
     prompts = [(1, 2, 3), (1, 2, 4, 5), (1, 2, 3)]
     packed = PackedDecoder(model, prompts, Counters(), layout, PrefixCache(layout.token_bytes, 0))
     plain = RecomputingDecoder(model, prompts, Counters())
-    # float32 results differ in the order of sums only; those of bfloat16 by the rounding of an operation more or less.
+    # float32 results differ in the order of sums only; those of bfloat16 by rounding in every layer.
     for found, expected in [
         (packed.enter(prompts), plain.enter(prompts)),
         (packed.step([[3], [4], [5]]), plain.step([[3], [4], [5]])),
         (packed.step([[3, 1], [4, 1], [5, 1]]), plain.step([[3, 1], [4, 1], [5, 1]])),
     ]:
-        rtol, atol = (1e-3, 1e-4) if expected.dtype == torch.float32 else (0.05, 0.05)
-        if not torch.allclose(found, expected, rtol, atol * float(expected.abs().max())):
+        most = 1e-3 if expected.dtype == torch.float32 else 0.2
+        if not bool((found - expected).float().norm() <= most * expected.float().norm()):
             return None
     return layout
 
