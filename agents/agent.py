@@ -94,7 +94,7 @@ class Agent(BaseAgent[C], Generic[C]):
             self.recording = StepRecording(sampled, learned, batch)
             batch = batch.with_columns(row=torch.arange(len(batch), device=batch.ids.device))
 
-        # Batch → Learner.update → Engine.sync → monitor.
+        # Batch → Learner.update → monitor. `learn` hands the weights to the engine (Engine.sync).
         metrics = self.learner.update(
             batch,
             self.objective,
@@ -109,7 +109,6 @@ class Agent(BaseAgent[C], Generic[C]):
             **self.update_hooks(),
         )
         metrics |= self.after_update(batch)
-        self.engine.sync(self.policy.named_parameters())
         metrics |= rollout_metrics(sampled, len(kept)) | batch_metrics(batch)
         metrics |= {f"groups/dropped/{name}": float(count) for name, count in dropped.items()}
         if self.recording is not None and self.run_dir is not None:

@@ -22,7 +22,8 @@ from torch import Tensor
 from ..envs import ENVIRONMENTS, Rows, TextEnv, Tokenizer, as_text_env
 from ..envs.core import text_of
 from .config import AgentConfig
-from .engines import Sampling, TorchEngine
+from .engines import Engine, EngineError, Sampling, TorchEngine, VLLMEngine
+from .engines.vllm_engine import require_vllm
 from .evaluation import Evaluation, summarize
 from .interrupts import Interrupts
 from .learner import Learner, checkpoints, load_checkpoint, save_checkpoint
@@ -83,6 +84,8 @@ class BaseAgent(ABC, Generic[C]):
         self.sampled_tokens = 0
 
         # All that can be refused cheaply is refused before the policy is loaded, or even warm-started.
+        if self.config.engine == "vllm":
+            require_vllm()
         tokenizer = Policy.load_tokenizer(self.model_name)
         self.asked_env = self._make_env(env, tokenizer)
         self.env = self.framed(self.asked_env)
@@ -91,7 +94,7 @@ class BaseAgent(ABC, Generic[C]):
         self.policy = self.load_policy(self.model_name)
         if self.config.lora_rank:
             self.policy = self.policy.with_lora(self.config.lora_rank, self.config.lora_alpha, self.config.seed)
-        self.engine = TorchEngine(self.policy.model, self.policy.tokenizer)
+        self.engine = self.make_engine()
         self.prompts = PromptCursor(len(self.env.rows), self.config.seed)
         self.learner = self.make_learner()
         self.prepare()
@@ -134,6 +137,12 @@ class BaseAgent(ABC, Generic[C]):
             return warm_started(self.env, c.seed, c.max_tokens, progress=self._progress).to(c.dtype, c.device)
         return Policy.load(model, dtype=c.dtype, device=c.device)
 
+    def make_engine(self) -> Engine:
+        """What samples from the policy."""
+        if self.config.engine == "vllm":
+            return VLLMEngine(self.policy.model, self.policy.tokenizer, max_tokens=self.config.max_tokens)
+        return TorchEngine(self.policy.model, self.policy.tokenizer)
+
     def make_learner(self) -> Learner:
         c = self.config
         return Learner(
@@ -153,7 +162,11 @@ class BaseAgent(ABC, Generic[C]):
 
         Progress is shown and logged to `run_dir`, where checkpoints are written every `checkpoint_every` steps and at
         the end. SIGINT and SIGTERM finish the step, leave a checkpoint and end the program; `load(run_dir).learn()`
-        goes on from there.
+        goes on from there. So it does after an engine's failure.
+
+        Raises:
+            EngineError: if the engine has failed. The step under way is learned from as far as it was sampled, and a
+                checkpoint is left.
         """
         if steps is not None:
             self.total_steps = self.step + steps
@@ -173,6 +186,7 @@ class BaseAgent(ABC, Generic[C]):
             while self._done < 1.0:
                 started = time.perf_counter()
                 metrics, samples = self.train_step()
+                lost = self._hand_over()
                 metrics |= {"learning_rate": self.learning_rate, "time/step_s": time.perf_counter() - started}
                 metrics |= {"sampled_tokens": float(self.sampled_tokens)}
                 self.step += 1
@@ -180,6 +194,9 @@ class BaseAgent(ABC, Generic[C]):
                     self.total_steps = max(self.step, round(self.step / max(self._done, 1e-6)))
                     monitor.expect(self.total_steps)
                 monitor.log(self.step, metrics, samples)
+                if lost is not None:
+                    self._checkpoint(folder)
+                    raise EngineError(f"{lost}; stopped after step {self.step}; checkpoint in {folder}") from lost
                 if callback is not None:
                     callback(self)
                 over = self._done >= 1.0 or interrupts.received is not None
@@ -216,6 +233,7 @@ class BaseAgent(ABC, Generic[C]):
             for start in range(0, len(rows), 128):
                 part = slice(start, start + 128)
                 groups += rollout.run(rows[part], seeds[part], Sampling(temperature=temperature))
+                self.engine.check()
                 advance(len(rows[part]))
         env.reward.load_state(learned)  # a reward with statistics of its own has not been trained on these episodes
         return summarize(groups)
@@ -254,6 +272,8 @@ class BaseAgent(ABC, Generic[C]):
         agent.run_dir = folder
         state = load_checkpoint(saved[-1], agent.policy, agent.learner, agent.load_tensors)
         agent.step, agent.total_steps = state["step"], state["total_steps"]
+        agent.engine.sync(agent.policy.named_parameters())
+        agent.engine.version = agent.step
         agent.sampled_tokens = state["sampled_tokens"]
         agent.prompts.load_state(state["prompts"])
         agent.load_state(state["algorithm"])
@@ -261,6 +281,14 @@ class BaseAgent(ABC, Generic[C]):
         return agent
 
     # Helpers.
+
+    def _hand_over(self) -> EngineError | None:
+        """Give the engine the weights that were learned. Returns why it did not take them."""
+        try:
+            self.engine.sync(self.policy.named_parameters())
+        except EngineError as error:
+            return error
+        return None
 
     @property
     def learning_rate(self) -> float:

@@ -39,6 +39,8 @@ class AgentConfig:
     """Of the weights. With bfloat16, optimiser steps are made on float32 copies."""
     device: str = "auto"
     """Where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1, …"""
+    engine: Literal["torch", "vllm"] = "torch"
+    """What samples: the learner's own model (torch), or vLLM in the same process (the extra vllm)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
@@ -66,6 +68,8 @@ class AgentConfig:
         self._at_least(0, "steps", "seed", "warmup_steps", "weight_decay", "lora_rank")
         self._at_least(1, "micro_batch_tokens", "max_tokens", "checkpoint_every", "keep_checkpoints", "max_new_tokens")
         self._above(0, "learning_rate", "max_grad_norm", "lora_alpha", "max_seconds")
+        if self.engine == "vllm" and self.lora_rank:
+            raise ValueError("vLLM samples with whole weights: lora_rank goes with engine='torch'")
 
     def _at_least(self, least: float, *names: str) -> None:
         for name in names:

@@ -111,8 +111,6 @@ class TrainingFreeGRPO(BaseAgent[TrainingFreeConfig]):
         self.unasked = 0
         remarks = self.compare(mixed)
         counts = {"remarks": len(remarks), **self.revise(remarks), "known": len(self.lessons), "unasked": self.unasked}
-        # The engine forgets what it has cached, as after any update: a run that is resumed here has no cache either.
-        self.engine.sync(self.policy.named_parameters())
         metrics = rollout_metrics(groups, len(mixed)) | {f"lessons/{name}": float(n) for name, n in counts.items()}
         return metrics, samples_to_show(groups)
 

@@ -1,7 +1,8 @@
 """Inference engines: from prompts in ids to sampled ids with their log-probabilities."""
 
-from .base import Engine, Generation, Request, Sampling
+from .base import Engine, EngineError, Generation, Request, Sampling
 from .chat import EngineChat
 from .torch_engine import TorchEngine
+from .vllm_engine import VLLMEngine
 
-__all__ = ["Engine", "EngineChat", "Generation", "Request", "Sampling", "TorchEngine"]
+__all__ = ["Engine", "EngineChat", "EngineError", "Generation", "Request", "Sampling", "TorchEngine", "VLLMEngine"]

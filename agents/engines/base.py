@@ -62,16 +62,21 @@ class Generation:
         ids: the sampled ids, the end token included if one was sampled.
         logprobs: log-probability of each at the sampling temperature (at 1 for greedy decoding), over the whole
             vocabulary: top-p and top-k narrow the draw, not the distribution that is reported.
-        finish: "stop" if an end token or a stop string ended it, "length" if the limit did.
+        finish: "stop" if an end token or a stop string ended it, "length" if the limit did, "error" if the engine failed
+            before it was through; it has no tokens then.
         version: how often the engine's weights had been synchronised when this was sampled.
         entropies: of the distribution at each token, in nats, if asked for.
     """
 
     ids: list[int]
     logprobs: list[float]
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "error"]
     version: int
     entropies: list[float] | None = None
+
+
+class EngineError(ConnectionError):
+    """An engine that cannot go on: its process was killed, or it did not take the learner's weights."""
 
 
 class Engine(ABC):
@@ -85,7 +90,8 @@ class Engine(ABC):
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, entropies: bool = False
     ) -> list[list[Generation]]:
-        """The continuations of each request, in order, one for each of its seeds."""
+        """The continuations of each request, in order, one for each of its seeds. If the engine fails on the way, those
+        that are not through are marked as such (`Generation.finish`)."""
 
     @abstractmethod
     def sync(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -94,4 +100,11 @@ class Engine(ABC):
         Raises:
             KeyError: if a name is unknown here, or one of the engine's is missing. Stale weights are never used in
             silence.
+            EngineError: if the engine has failed, or fails to take them. It does not sample any more then.
+        """
+
+    def check(self) -> None:  # noqa: B027
+        """
+        Raises:
+            EngineError: if the engine has failed for good.
         """
