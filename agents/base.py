@@ -22,7 +22,7 @@ from torch import Tensor
 from ..envs import ENVIRONMENTS, Rows, TextEnv, Tokenizer, as_text_env
 from ..envs.core import text_of
 from .config import AgentConfig
-from .engines import Engine, EngineError, Sampling, TorchEngine, VLLMEngine
+from .engines import Engine, EngineError, Sampling, TorchEngine, VLLMEngine, VLLMServer
 from .engines.vllm_engine import require_vllm
 from .evaluation import Evaluation, summarize
 from .interrupts import Interrupts
@@ -84,7 +84,7 @@ class BaseAgent(ABC, Generic[C]):
         self.sampled_tokens = 0
 
         # All that can be refused cheaply is refused before the policy is loaded, or even warm-started.
-        if self.config.engine == "vllm":
+        if self.config.engine == "vllm" and self.config.engine_url is None:
             require_vllm()
         tokenizer = Policy.load_tokenizer(self.model_name)
         self.asked_env = self._make_env(env, tokenizer)
@@ -139,9 +139,12 @@ class BaseAgent(ABC, Generic[C]):
 
     def make_engine(self) -> Engine:
         """What samples from the policy."""
-        if self.config.engine == "vllm":
-            return VLLMEngine(self.policy.model, self.policy.tokenizer, max_tokens=self.config.max_tokens)
-        return TorchEngine(self.policy.model, self.policy.tokenizer)
+        c, model, tokenizer = self.config, self.policy.model, self.policy.tokenizer
+        if c.engine == "torch":
+            return TorchEngine(model, tokenizer)
+        if c.engine_url is not None:
+            return VLLMServer(c.engine_url, model, tokenizer, max_tokens=c.max_tokens)
+        return VLLMEngine(model, tokenizer, max_tokens=c.max_tokens)
 
     def make_learner(self) -> Learner:
         c = self.config

@@ -40,7 +40,9 @@ class AgentConfig:
     device: str = "auto"
     """Where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1, …"""
     engine: Literal["torch", "vllm"] = "torch"
-    """What samples: the learner's own model (torch), or vLLM in the same process (the extra vllm)."""
+    """What samples: the learner's own model (torch), or vLLM (the extra vllm)."""
+    engine_url: str | None = None
+    """A vLLM server on this machine to sample with, as http://localhost:8000, in place of vLLM in the same process."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
@@ -68,6 +70,8 @@ class AgentConfig:
         self._at_least(0, "steps", "seed", "warmup_steps", "weight_decay", "lora_rank")
         self._at_least(1, "micro_batch_tokens", "max_tokens", "checkpoint_every", "keep_checkpoints", "max_new_tokens")
         self._above(0, "learning_rate", "max_grad_norm", "lora_alpha", "max_seconds")
+        if self.engine_url is not None and self.engine != "vllm":
+            raise ValueError(f"engine_url is for engine='vllm', not {self.engine!r}")
         if self.engine == "vllm" and self.lora_rank:
             raise ValueError("vLLM samples with whole weights: lora_rank goes with engine='torch'")
 

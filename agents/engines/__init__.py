@@ -4,5 +4,16 @@ from .base import Engine, EngineError, Generation, Request, Sampling
 from .chat import EngineChat
 from .torch_engine import TorchEngine
 from .vllm_engine import VLLMEngine
+from .vllm_server import VLLMServer
 
-__all__ = ["Engine", "EngineChat", "EngineError", "Generation", "Request", "Sampling", "TorchEngine", "VLLMEngine"]
+__all__ = [
+    "Engine",
+    "EngineChat",
+    "EngineError",
+    "Generation",
+    "Request",
+    "Sampling",
+    "TorchEngine",
+    "VLLMEngine",
+    "VLLMServer",
+]

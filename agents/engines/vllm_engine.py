@@ -7,13 +7,16 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from ...envs import StopStrings, Tokenizer
 from .base import Engine, EngineError, Generation, Request, Sampling
+
+if TYPE_CHECKING:
+    from .vllm_server import VLLMServer
 
 # The process of the learner is the engine's, too: its weights are handed over without a copy through a pipe, its threads
 # are not bound to cores, and its sampler is the one whose log-probabilities are set below. What the user has set stays.
@@ -77,21 +80,12 @@ class VLLMEngine(Engine):
             raise EngineError(f"vLLM cannot run {type(model).__name__}: {_reason(error)}") from error
         self.sync(model.named_parameters())
         self.version = 0
-        self._compare(model)
+        check_agreement(self, model)
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, entropies: bool = False
     ) -> list[list[Generation]]:
-        for i, request in enumerate(requests):
-            if not request.prompt:
-                raise ValueError(f"request {i} has an empty prompt; a model continues at least one token")
-            if request.max_new_tokens < 1:
-                raise ValueError(f"request {i} asks for {request.max_new_tokens} new tokens; the least is 1")
-            if len(request.prompt) + request.max_new_tokens > self.max_tokens:
-                raise ValueError(
-                    f"request {i} has {len(request.prompt)} tokens and asks for {request.max_new_tokens} more; "
-                    f"the engine was made for max_tokens={self.max_tokens}"
-                )
+        check_requests(requests, self.max_tokens)
         groups = [[_Sample(seed) for seed in request.seeds] for request in requests]
         if self._failure is None:
             self._run(requests, groups, sampling, entropies)
@@ -155,26 +149,6 @@ class VLLMEngine(Engine):
         sampler = worker.model_runner.sampler
         assert callable(sampler.compute_logprobs)
         sampler.compute_logprobs = at_temperature
-
-    def _compare(self, model: Any) -> None:
-        """Refuse to sample if the weights did not arrive, or mean something else to vLLM."""
-        prompt = self.tokenizer.encode("The first answer is")[: self.max_tokens - 1]
-        limit = min(8, self.max_tokens - len(prompt))
-        [[found]] = self.generate([Request(prompt, [0], limit)], Sampling(temperature=0.0))
-        self.check()
-        ids = torch.tensor([[*prompt, *found.ids]], device=model.device)
-        was_training = model.training
-        model.eval()
-        with torch.inference_mode():
-            logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
-        model.train(was_training)
-        own = logits.log_softmax(dim=-1).gather(-1, ids[0, len(prompt) :, None]).squeeze(-1)
-        difference = float((own - torch.tensor(found.logprobs, device=own.device)).abs().mean())
-        if not difference < (1e-3 if model.dtype == torch.float32 else 0.3):
-            raise EngineError(
-                f"vLLM computes something else with {type(model).__name__} than transformers: log-probabilities differ by "
-                f"{difference:.3g} in the mean; use engine='torch'"
-            )
 
     def _run(
         self, requests: Sequence[Request], groups: Sequence[Sequence[_Sample]], sampling: Sampling, entropies: bool
@@ -267,6 +241,47 @@ class _Sample:
         if self.finish == "error":
             return Generation([], [], "error", version, [] if entropies else None)
         return Generation(self.ids, self.logprobs, self.finish, version, self.entropies if entropies else None)
+
+
+def check_requests(requests: Sequence[Request], max_tokens: int) -> None:
+    """
+    Raises:
+        ValueError: for a request that an engine for sequences of `max_tokens` cannot take.
+    """
+    for i, request in enumerate(requests):
+        if not request.prompt:
+            raise ValueError(f"request {i} has an empty prompt; a model continues at least one token")
+        if request.max_new_tokens < 1:
+            raise ValueError(f"request {i} asks for {request.max_new_tokens} new tokens; the least is 1")
+        if len(request.prompt) + request.max_new_tokens > max_tokens:
+            raise ValueError(
+                f"request {i} has {len(request.prompt)} tokens and asks for {request.max_new_tokens} more; "
+                f"the engine was made for max_tokens={max_tokens}"
+            )
+
+
+def check_agreement(engine: VLLMEngine | VLLMServer, model: Any) -> None:
+    """
+    Raises:
+        EngineError: if the weights did not arrive, or mean something else to vLLM than to transformers.
+    """
+    prompt = engine.tokenizer.encode("The first answer is")[: engine.max_tokens - 1]
+    limit = min(8, engine.max_tokens - len(prompt))
+    [[found]] = engine.generate([Request(prompt, [0], limit)], Sampling(temperature=0.5))
+    engine.check()
+    ids = torch.tensor([[*prompt, *found.ids]], device=model.device)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float() / 0.5
+    model.train(was_training)
+    own = logits.log_softmax(dim=-1).gather(-1, ids[0, len(prompt) :, None]).squeeze(-1)
+    difference = float((own - torch.tensor(found.logprobs, device=own.device)).abs().mean())
+    if not difference < (1e-3 if model.dtype == torch.float32 else 0.3):
+        raise EngineError(
+            f"vLLM computes something else with {type(model).__name__} than transformers: log-probabilities differ by "
+            f"{difference:.3g} in the mean. A server needs --logprobs-mode processed_logprobs; else use engine='torch'"
+        )
 
 
 def top_entropy(logprobs: Sequence[float]) -> float:

