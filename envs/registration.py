@@ -25,6 +25,7 @@ ENVIRONMENTS = {
     "Countdown-v0": "tokengym.envs.tasks.countdown",
     "SearchQA-v0": "tokengym.envs.tasks.search_qa",
     "InstructionFollowing-v0": "tokengym.envs.tasks.instruction_following",
+    "Summarize-v0": "tokengym.envs.tasks.summarize",
     "GuessNumber-v0": "tokengym.envs.tasks.guess_number",
     "Wordle-v0": "tokengym.envs.tasks.wordle",
     "TextGrid-v0": "tokengym.envs.tasks.text_grid",

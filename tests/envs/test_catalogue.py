@@ -33,6 +33,15 @@ def make(env_id, level="turn", **options):
     return gym.make(env_id, level=level, disable_env_checker=True, **options).unwrapped
 
 
+def maximum(env_id, row):
+    """The most that can be had: 1, but for a model's score, of which nobody knows: there what the reference gets."""
+    if env_id != "Summarize-v0":
+        return 1.0
+    env = make(env_id)
+    env.reset(options={"row": row})
+    return env.step(perfect(env, row)[0])[1]
+
+
 def turns_of(env, completion):
     """The policy's turns in a completion; as tokens at the token level."""
     turns = [message["content"] for message in completion if message["role"] == "assistant"]
@@ -132,7 +141,8 @@ def test_perfect_players_get_the_maximum_and_the_demonstration_is_what_they_see(
         _, info = env.reset(options={"row": row})
         shown = env.demonstration(env.rows[row])
         *before, (_, reward, terminated, _, last) = play(env, turns_of(env, shown))
-        assert (reward, terminated, last["score_parts"].get("correct", 1.0)) == (1.0, True, 1.0)
+        expected = (maximum(env_id, row), True, 1.0)
+        assert (reward, terminated, last["score_parts"].get("correct", 1.0)) == expected
         assert sum(each[1] for each in before) == 0.0
         assert list(env.episode.completion) == list(shown)
         assert list(env.episode.prompt) == info["messages"] == env.opening(env.rows[row])
@@ -174,7 +184,7 @@ def test_cheaters_do_not_get_the_maximum(env_id, cheat):
         turns = [CHEATS[cheat](prompt)] * (env.max_turns + 1)
         results = play(env, turns)
         assert results[-1][2] or results[-1][3]
-        assert sum(result[1] for result in results) < 1.0
+        assert sum(result[1] for result in results) < maximum(env_id, row)
         assert not results[-1][4]["abstained"]
 
 
@@ -199,7 +209,7 @@ def test_pickles_forks_and_states_are_exact_in_the_middle_of_an_episode(env_id, 
     aside.step("?" if level == "turn" else END)
     played = [play(copy, actions[middle:]) for copy in copies]
     expected = play(env, actions[middle:])
-    assert expected[-1][1] == 1.0
+    assert expected[-1][1] == maximum(env_id, row)
     assert played == [expected] * 3
     assert [repr(copy.reset()) for copy in copies] == [repr(env.reset())] * 3
 
