@@ -232,12 +232,14 @@ class BaseAgent(ABC, Generic[C]):
         seeds = episode_seeds(0, 0, len(rows), samples)
         groups = []
         learned = env.reward.state()
+        self.engine.forget()  # neither is evaluation changed by what came before nor what comes after by evaluation
         with self._progress(f"Evaluating {self.env_id}", len(rows)) as advance:
             for start in range(0, len(rows), 128):
                 part = slice(start, start + 128)
                 groups += rollout.run(rows[part], seeds[part], Sampling(temperature=temperature))
                 self.engine.check()
                 advance(len(rows[part]))
+        self.engine.forget()
         env.reward.load_state(learned)  # a reward with statistics of its own has not been trained on these episodes
         return summarize(groups)
 

@@ -221,6 +221,7 @@ def train_ours(model: str, dtype: str, steps: int, report: Callable[..., None]) 
         before = agent.sampled_tokens
         began = time.perf_counter()
         metrics, _ = agent.train_step()
+        agent.engine.sync(agent.policy.named_parameters())
         seconds = time.perf_counter() - began
         agent.step += 1
         tokens = agent.sampled_tokens - before

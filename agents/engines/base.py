@@ -103,6 +103,9 @@ class Engine(ABC):
             EngineError: if the engine has failed, or fails to take them. It does not sample any more then.
         """
 
+    def forget(self) -> None:  # noqa: B027
+        """Drop what is kept of earlier requests, so that what follows does not depend on them, not even in its last digits."""
+
     def check(self) -> None:  # noqa: B027
         """
         Raises:

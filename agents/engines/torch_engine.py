@@ -75,9 +75,12 @@ class TorchEngine(Engine):
         finally:
             self.model.train(was_training)
 
-    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def forget(self) -> None:
         if self._cache is not None:
             self._cache.clear()
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        self.forget()
         stale = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, tensor in weights:

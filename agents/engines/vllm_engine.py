@@ -110,6 +110,9 @@ class VLLMEngine(Engine):
             self.check()
         self.version += 1
 
+    def forget(self) -> None:
+        self._llm.reset_prefix_cache()
+
     def check(self) -> None:
         if self._failure is not None:
             raise EngineError(self._failure)
