@@ -241,8 +241,8 @@ def train_trl(
     from datasets import Dataset
     from tokengym.envs import as_text_env
     from transformers import TrainerCallback
-    from trl.trainer.grpo_config import GRPOConfig
-    from trl.trainer.grpo_trainer import GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig  # pyright: ignore[reportMissingImports]
+    from trl.trainer.grpo_trainer import GRPOTrainer  # pyright: ignore[reportMissingImports]
 
     env = as_text_env("MathVerify-v0")
     rows = Dataset.from_list([{"prompt": env.opening(env.rows[i])} for i in range(PROMPTS * steps)])
