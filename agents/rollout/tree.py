@@ -186,11 +186,13 @@ class ResampledTree(Tree):
             self._nodes[self._tree[id(chain)]].append(chain.branch(chain.seed))
 
     def grow(self) -> None:
-        drawn = [self._draw.choice(len(nodes), self._count, replace=len(nodes) < self._count) for nodes in self._nodes]
+        # A tree without nodes is one at whose first turn the engine failed.
+        grown = [(tree, nodes) for tree, nodes in enumerate(self._nodes) if nodes]
+        drawn = [self._draw.choice(len(nodes), self._count, replace=len(nodes) < self._count) for _, nodes in grown]
         for n in range(self._count):
-            for tree, nodes in enumerate(self._nodes):
+            for (tree, nodes), places in zip(grown, drawn):
                 if self._left:
-                    node = nodes[drawn[tree][n]]
+                    node = nodes[places[n]]
                     leaf = self.branch(node)
                     leaf.parent = node.parent  # the chain that the node is on
                     self._tree[id(leaf)] = tree

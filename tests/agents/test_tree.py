@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tokengym.agents import Policy
-from tokengym.agents.engines import Sampling, TorchEngine
+from tokengym.agents.engines import Generation, Sampling, TorchEngine
 from tokengym.agents.learner import Batch, Learner
 from tokengym.agents.rollout import ChainRollout, Group, episode_seeds
 from tokengym.agents.rollout.tree import Budget, EntropyTree, ResampledTree, tree_metrics
@@ -266,3 +266,26 @@ def test_a_context_that_overflows_in_the_third_turn_ends_one_leaf_and_not_the_tr
         assert any(stop == "answered" for stop, _ in stops)
         assert all(len(group) == 9 for group in groups)
         assert len(calls) == sum(t.tool_calls for group in groups for t in group)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("call", [1, 2, None])
+def test_an_engine_that_fails_costs_leaves_and_not_the_step(kind: str, call: int | None, policy: Policy) -> None:
+    """At the first request of one call, or of all (None): row 0's in the first, when no tree has a node."""
+    engine = TorchEngine(policy.model, policy.tokenizer)
+    generate, made = engine.generate, []
+
+    def failing(requests: Any, *args: Any, **options: Any) -> Any:
+        made.append(len(requests))
+        found = generate(requests, *args, **options)
+        if call is None or len(made) == call:
+            found[0] = [Generation([], [], "error", g.version, []) for g in found[0]]
+        return found
+
+    engine.generate = failing  # type: ignore[method-assign]
+    runner = ChainRollout(Asks(), engine, policy.tokenizer, chains=KINDS[kind], max_tokens=500, max_new_tokens=40)
+    groups = runner.run([0, 1, 2], episode_seeds(2, 0, 3, 9), Sampling())
+    for group in groups:
+        assert all((t.episode.stop == "error") == (t.score.error == "the engine failed") for t in group)
+        assert len(group) == 9 or all(t.episode.stop == "error" for t in group), "nothing to branch from"
+    assert {t.episode.stop == "error" for group in groups for t in group} == {True, False}
