@@ -37,6 +37,7 @@ class Evaluation:
         mean_length: tokens that the policy wrote per completion.
         truncated: share of the completions that were cut at a limit.
         abstained: completions whose verifier could not tell.
+        tool_use: share of the completions in which a tool was called; None where there are no tools.
     """
 
     problems: int
@@ -46,6 +47,7 @@ class Evaluation:
     mean_length: Estimate
     truncated: float
     abstained: int
+    tool_use: Estimate | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -58,6 +60,7 @@ class Evaluation:
         ]
         lines += [f"  pass@{k:<7} {estimate}" for k, estimate in self.pass_at.items()]
         lines += [f"  reward      {self.reward}", f"  length      {self.mean_length} tokens"]
+        lines += [f"  tool use    {self.tool_use}"] if self.tool_use is not None else []
         lines += [f"  truncated   {self.truncated:.1%}"] if self.truncated else []
         lines += (
             [f"  abstained   {self.abstained} completions that the verifier could not judge"] if self.abstained else []
@@ -72,6 +75,7 @@ def summarize(groups: Sequence[Group]) -> Evaluation:
     correct = [[t.score.correct for t in group if t.score.correct is not None] for group in groups]
     judged = [verdicts for verdicts in correct if verdicts]
     sizes = [2**i for i in range(samples.bit_length())]
+    with_tools = "tool_calls" in trajectories[0].score.parts
     return Evaluation(
         problems=len(groups),
         samples=samples,
@@ -82,6 +86,7 @@ def summarize(groups: Sequence[Group]) -> Evaluation:
         mean_length=_mean([[t.num_actions for t in group] for group in groups]),
         truncated=float(np.mean([t.truncated for t in trajectories])),
         abstained=sum(t.score.abstained for t in trajectories),
+        tool_use=_mean([[t.score.parts["tool_calls"] > 0 for t in g] for g in groups]) if with_tools else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -69,6 +70,17 @@ def test_summary_by_hand() -> None:
     assert result.accuracy == result.pass_at[1].value
     assert result.reward.value == pytest.approx(7 / 16)
     assert result.mean_length == Estimate(3.0, 3.0, 3.0)
+
+
+def test_share_of_completions_with_a_tool_call() -> None:
+    def called(times: int) -> Trajectory:
+        made = completion(1.0, True)
+        return dataclasses.replace(made, score=Score(1.0, {"correct": 1.0, "tool_calls": float(times)}))
+
+    use = summarize([[called(0), called(2)], [called(1), called(1)]]).tool_use
+    assert use is not None
+    assert use.value == 3 / 4
+    assert summarize([judged("10")]).tool_use is None
 
 
 @pytest.mark.parametrize(("samples", "ks"), [(1, [1]), (2, [1, 2]), (3, [1, 2]), (7, [1, 2, 4]), (8, [1, 2, 4, 8])])

@@ -43,6 +43,7 @@ def made_up() -> dict[str, Any]:
             "sampled_tokens": 603_123,
             "learning_seconds": 143.0,
             "tool_calls": 12_345,
+            "tool_use": {"start": estimate(0.4), "final": curve[-1]},
             "reached": {"runs": 2, "median_tokens": 300_000},
         }
         for name, curve in curves.items()
@@ -142,3 +143,11 @@ def test_the_other_forms_take_any_text(tmp_path: Path) -> None:
     rows = [line for line in markdown(results).splitlines() if line.startswith("| gspo | 1 ")]
     assert len(rows) == 1
     assert rows[0].replace("\\|", "").count("|") == 4
+
+
+def test_one_agent_is_told_as_one(tmp_path: Path) -> None:
+    results = made_up()
+    assert f"{len(NAMES)} agents with 3 seeds each, 600,000 sampled tokens" in report(results, tmp_path)
+    results["terms"]["agents"] = {"grpo": {}}
+    results["summary"] = {"grpo": results["summary"]["grpo"]}
+    assert "1 agent with 3 seeds, 600,000 sampled tokens" in report(results, tmp_path)

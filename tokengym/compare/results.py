@@ -49,8 +49,9 @@ def results_of(plan: Plan, runs: Sequence[Run]) -> dict[str, Any]:
 def summary(runs: Sequence[Mapping[str, Any]], threshold: float | None) -> dict[str, Any]:
     """The estimates of one agent over its runs, each with its 95 % interval over seeds.
 
-    `curve` has the mean at each evaluation, `gain` is of the differences within a seed, and `reached` says how many runs
-    reached the threshold, and the median of the tokens that it took; None if half of them or more did not.
+    `curve` has the mean at each evaluation, `gain` is of the differences within a seed, `tool_use` is there for tasks with
+    tools, and `reached` says how many runs reached the threshold, and the median of the tokens that it took; None if half of
+    them or more did not.
     """
     if not runs:
         return {"runs": 0}
@@ -72,6 +73,11 @@ def summary(runs: Sequence[Mapping[str, Any]], threshold: float | None) -> dict[
         "tool_calls": simple.mean(run["tool_calls"] for run in runs),
         "abstained": sum(e["abstained"] for e in last),
     }
+    if last[0].get("tool_use") is not None:
+        found["tool_use"] = {
+            when: statistics.mean([run["evaluations"][i]["tool_use"]["value"] for run in runs])
+            for when, i in (("start", 0), ("final", -1))
+        }
     if threshold is not None:
         tokens = [
             statistics.tokens_to_reach([(e["sampled_tokens"], score(e)) for e in run["evaluations"]], threshold)

@@ -26,6 +26,18 @@ from tokengym.agents.monitor.tensorboard import TensorBoard
 from .plan import Run, write_json
 from .provenance import provenance
 
+#: What is kept of every step's metrics.
+SERIES = (
+    "sampled_tokens",
+    "tool_calls",
+    "time/step_s",
+    "reward/mean",
+    "accuracy",
+    "length/mean",
+    "kl/reference",
+    "entropy",
+)
+
 
 def work(run: Run, threads: int) -> None:
     """What the process of a run does: it leaves `result.json`, and in `log.txt` what it had to say."""
@@ -34,7 +46,7 @@ def work(run: Run, threads: int) -> None:
     if run.result.is_file():  # of a run that failed
         shutil.rmtree(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
-    log = os.open(run.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(run.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
@@ -83,9 +95,7 @@ def train(run: Run) -> dict[str, Any]:
         "evaluation_seconds": sum({e["step"]: e["seconds"] for e in done}.values()),
         "evaluations": json.loads(run.evaluations.read_text(encoding="utf-8")),
         "training": {
-            name: [row.get(name) for row in rows]
-            for name in ("sampled_tokens", "reward/mean", "accuracy", "length/mean", "kl/reference", "entropy")
-            if any(row.get(name) is not None for row in rows)
+            name: [row.get(name) for row in rows] for name in SERIES if any(row.get(name) is not None for row in rows)
         },
     }
     _to_tensorboard(run.folder, agent.step, result)
@@ -123,7 +133,11 @@ def _to_tensorboard(folder: Path, step: int, result: dict[str, Any]) -> None:
 
 def _scalars(evaluation: dict[str, Any], prefix: str = "eval/") -> dict[str, float]:
     found = {f"{prefix}pass@{k}": e["value"] for k, e in evaluation["pass_at"].items()}
-    found |= {f"{prefix}{name}": evaluation[name]["value"] for name in ("reward", "mean_length")}
+    found |= {
+        f"{prefix}{name}": evaluation[name]["value"]
+        for name in ("reward", "mean_length", "tool_use")
+        if evaluation[name] is not None
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 

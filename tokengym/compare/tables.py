@@ -42,12 +42,12 @@ def agents_table(results: Mapping[str, Any]) -> Table:
     wanted = terms["seeds"]
     done = [each for each in summary.values() if each["runs"]]
     ks = list(done[0]["pass_at"]) if done else []
-    tools = any(each["tool_calls"] for each in done)
+    tools = any("tool_use" in each for each in done)
     threshold = results["threshold"]
     header = ["agent", "runs", "start", f"final {metric}", "interquartile mean", "gain"]
     header += [f"pass@{k}" for k in ks]
     header += [f"tokens to {threshold:g}"] if threshold is not None else []
-    header += ["sampled tokens", "learning time (s)"] + ["tool calls"] * tools
+    header += ["sampled tokens", "learning time (s)"] + ["tool calls", "share with a call"] * tools
     rows = []
     for name in ranked(results):
         s = summary[name]
@@ -60,7 +60,8 @@ def agents_table(results: Mapping[str, Any]) -> Table:
         if threshold is not None:
             row.append(_reached(s))
         row += [f"{s['sampled_tokens']:,.0f}", f"{s['learning_seconds']:,.0f}"]
-        row += [f"{s['tool_calls']:,.0f}"] * tools
+        if tools:
+            row += [f"{s['tool_calls']:,.0f}", _used(s)]
         rows.append(row)
     problems = min(
         (e["problems"] for r in results["runs"] for e in r.get("evaluations", ())), default=terms["problems"]
@@ -73,6 +74,10 @@ def agents_table(results: Mapping[str, Any]) -> Table:
         note += f" Intervals over {wanted} seed{'s' * (wanted > 1)} are rough."
     if wanted < 4:
         note += " Of fewer than four runs the interquartile mean cuts off none."
+    if tools:
+        note += (
+            " Share with a call: of the held-out completions, at the start and at the end, those that called a tool."
+        )
     if threshold is not None:
         note += f" Tokens to {threshold:g}: median over runs, and how many reached it."
     return Table("Agents", header, rows, note)
@@ -147,6 +152,11 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _reached(summary: Mapping[str, Any]) -> str:
     reached, median = summary["reached"]["runs"], summary["reached"]["median_tokens"]
     return f"{'not reached' if median is None else f'{median:,.0f}'} ({reached} of {summary['runs']})"
+
+
+def _used(summary: Mapping[str, Any]) -> str:
+    start, final = summary["tool_use"]["start"], summary["tool_use"]["final"]
+    return f"{number(start['value'])} → {interval(final)}"
 
 
 def _line(cells: Sequence[str]) -> str:
