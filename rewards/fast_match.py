@@ -44,6 +44,11 @@ def fast_match(gold: str, pred: str, precision: int = 6) -> bool | None:
     return equal or (None if "," in gold and "," in pred else False)  # 1,200 and 200,1 may well be lists
 
 
+def is_literal(text: str) -> bool:
+    """Whether a text is such a number literal and nothing else."""
+    return _read(text) is not None
+
+
 def _read(text: str) -> tuple[Fraction, Fraction | None] | None:
     """The value of a literal and, of a decimal, the unit of its last place; None if it is no literal."""
     if len(text) > MAX_LENGTH:

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, get_args
 from .base import Reward
 from .episode import Episode, Score
 from .extraction import find_answer
-from .fast_match import fast_match
+from .fast_match import fast_match, is_literal
+from .mathematics.notation import clean
 from .workers import Outcome, Result, WorkerPool
 
 MAX_PREDICTION = 10_000
@@ -73,6 +74,8 @@ class MathAnswer(Reward):
         ordered: whether the order in comma lists matters, too.
         relations_as_sets: whether inequalities (-2 ≤ x ≤ 7) answer a reference that is given as membership
             (x ∈ [-2, 7]). A reference that is a bare set they always do.
+        computed: whether an answer has to be a plain number where the reference is one, with "x =" before it if you like:
+            neither 7*8 nor 56 km for 56. Where the question is an expression, a policy could else repeat it for an answer.
 
     Raises:
         ValueError: an option has a value that it cannot have.
@@ -86,6 +89,7 @@ class MathAnswer(Reward):
     precision: int = 6
     ordered: bool = False
     relations_as_sets: bool = True
+    computed: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout) and self.timeout > 0):
@@ -147,6 +151,8 @@ class MathAnswer(Reward):
         known = fast_match(gold, prediction, self.precision)
         if known is not None:
             return Verdict(known)
+        if self.computed and is_literal(gold) and not is_literal(clean(prediction).rpartition("=")[2].lstrip("+ ")):
+            return Verdict(False)
         return _Question(
             gold, prediction, self.percent, self.units, self.precision, self.ordered, self.relations_as_sets
         )

@@ -54,7 +54,8 @@ class MathVerifyEnv(TextEnv):
 
     ## Rewards
     1 if the last `\boxed{}` (or `#### `) of the answer equals the reference answer, 0 if not; `reward` puts any other
-    in its place. Where the verifier cannot tell, the reward is 0 and `info["abstained"]` is True.
+    in its place. Where the verifier cannot tell, the reward is 0 and `info["abstained"]` is True. The answer to a
+    generated problem has to be a number: its question in a box, `\boxed{27+48}`, gets 0 (`MathAnswer(computed=True)`).
 
     ## Starting State
     A question drawn uniformly from the split, or `reset(options={"row": index})`.
@@ -119,7 +120,7 @@ class MathVerifyEnv(TextEnv):
             raise ValueError(f"prompt is a text with {{question}} in it, where the question goes, not {prompt!r}")
         super().__init__(
             rows,
-            MathAnswer() if reward is None else reward,
+            MathAnswer(computed=self._generated) if reward is None else reward,
             system_prompt=system_prompt,
             tokenizer=tokenizer,
             render_mode=render_mode,

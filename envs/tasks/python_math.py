@@ -41,7 +41,8 @@ class PythonMathEnv(TextEnv):
     ## Rewards
     1 if the last `\boxed{}` that the policy wrote equals the reference answer, 0 if not; `reward` puts any other in its
     place. What a program prints is no answer. Where the verifier cannot tell, the reward is 0 and `info["abstained"]` is
-    True.
+    True. The answer to a generated question has to be a number: `\boxed{\sum_{k=1}^{195}k^3}` gets 0
+    (`MathAnswer(computed=True)`).
 
     ## Starting State
     A question drawn uniformly from the split, or `reset(options={"row": index})`.
@@ -106,7 +107,7 @@ class PythonMathEnv(TextEnv):
             rows = self._questions.rows
         super().__init__(
             rows,
-            MathAnswer() if reward is None else reward,
+            MathAnswer(computed=self._generated) if reward is None else reward,
             system_prompt=system_prompt,
             tokenizer=tokenizer,
             render_mode=render_mode,

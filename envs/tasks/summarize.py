@@ -48,8 +48,9 @@ class SummarizeEnv(TextEnv):
 
     ## Rewards
     The number of the reward model (`tokengym.rewards.models.scalar.ScalarRewardModel`) for the conversation, which has no
-    bounds. That of the built-in one is calibrated: it has mean 0 and standard deviation 1 over the summaries that it
-    learned from, and is above 1 for good ones. `reward` puts any other in its place.
+    bounds. That of the built-in one is calibrated: over good and worse summaries it has about mean 0 and standard deviation
+    1. It is 0.5 on average for good ones, but depends as much on the document, so that only summaries of the same one can
+    be compared. `reward` puts any other in its place.
 
     ## Starting State
     A document drawn uniformly from the split, or `reset(options={"row": index})`.

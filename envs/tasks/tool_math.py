@@ -51,8 +51,9 @@ class ToolMathEnv(TextEnv):
     their number and the action mask (`TokenEnv`).
 
     ## Rewards
-    1 if the last `\boxed{}` that the policy wrote equals the value, 0 if not; `reward` puts any other in its place. What
-    the calculator says is no answer. `info["score_parts"]` has `tool_calls`, `tool_errors` and `malformed_calls` too.
+    1 if the last `\boxed{}` that the policy wrote is the value, 0 if not; `reward` puts any other in its place. Neither
+    what the calculator says is an answer nor the expression once more (`MathAnswer(computed=True)`).
+    `info["score_parts"]` has `tool_calls`, `tool_errors` and `malformed_calls` too.
 
     ## Starting State
     A problem drawn uniformly from the split, or `reset(options={"row": index})`.
@@ -104,7 +105,7 @@ class ToolMathEnv(TextEnv):
         self._template = template(prompt, tokenizer, brief=BRIEF, full=FULL)
         super().__init__(
             GeneratedRows(f"ToolMath {difficulty}", partial(draw_problem, difficulty), split),
-            MathAnswer() if reward is None else reward,
+            MathAnswer(computed=True) if reward is None else reward,
             system_prompt=system_prompt,
             tokenizer=tokenizer,
             render_mode=render_mode,

@@ -167,6 +167,7 @@ CHEATS = {
     "silence": lambda prompt: "",
     "the prompt": lambda prompt: prompt,
     "the prompt as the answer": lambda prompt: f"<answer>{prompt}</answer>",
+    "the question in a box": lambda prompt: f"\\boxed{{{prompt.strip('?').strip('=')}}}",
     "every number": lambda prompt: "\\boxed{" + ", ".join(map(str, range(1000))) + "}",
     "every number in a box": lambda prompt: " ".join(f"\\boxed{{{i}}}" for i in range(1000)),
     "everything there is": lambda prompt: "up down left right higher lower yes no",

@@ -160,6 +160,10 @@ def test_generated_problems_and_their_demonstrations(difficulty, split):
         assert observation == env.rows[row]["question"]  # bare: a policy over bytes pays for every letter
         assert env.step(shown(env, row))[1] == 1.0
         assert answered(env, row, "\\boxed{123456789}")[0] == 0.0
+        # To say the question once more, in whatever form, is no answer.
+        question = observation.removesuffix("=?")
+        for cheat in (question, f"{env.rows[row]['answer']}={question}", f"({question})", f"1*({question})"):
+            assert answered(env, row, f"\\boxed{{{cheat}}}")[0] == 0.0
 
 
 def test_demonstrations_are_solutions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 
@@ -83,6 +84,11 @@ def test_cheaters():
         *_, terminated, truncated, info = result = play(env, 3, turns)
         assert (result[1], terminated, truncated, info["abstained"]) == (0.0, True, False, False)
     assert play(env, 3, [f"\\boxed{{{answer}}}"])[1] == 1.0
+    # Nor is a formula that says what to compute, which a verifier of mathematics can compute.
+    powers = next(i for i in range(100) if "1^3+2^3+" in env.rows[i]["question"])
+    [count] = re.findall(r"\.\.\.\+(\d+)\^3", env.rows[powers]["question"])
+    assert play(env, powers, [f"\\boxed{{\\sum_{{k=1}}^{{{count}}} k^3}}"])[1] == 0.0
+    assert play(env, powers, [f"\\boxed{{{env.answer(env.rows[powers])}}}"])[1] == 1.0
 
 
 def test_limits():

@@ -57,6 +57,8 @@ def test_cheaters():
         [call, answer],
         [f"{call}\n<result>\n{answer}\n</result>", "\\boxed{}"],
         ["\\boxed{1}"],
+        [f"\\boxed{{{expression}}}"],  # nor is the question
+        [call, f"\\boxed{{{expression.replace('*', chr(92) + 'times ')}}}"],
         [f"\\boxed{{{expression}}} \\boxed{{1}}"],
         [f"\\boxed{{{answer}}}, \\boxed{{1}}"],
     ]:

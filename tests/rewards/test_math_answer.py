@@ -70,6 +70,22 @@ def test_right_answers(prediction, answer):
 
 
 @pytest.mark.parametrize(
+    ("prediction", "right"),
+    [
+        *[(plain, True) for plain in ("83", "x = 83", "$83$.", "{83}", r"\,83", "83.0", "+83", "166/2", r"\text{83}")],
+        ("37+46=83", True),  # it says what it comes to
+        *[(rest, False) for rest in ("37+46", "83=37+46", "x=37+46", "1*83", r"\sqrt{6889}", "(83)", "83^1", "83 km")],
+        ("37+46=0", False),
+    ],
+)
+def test_an_answer_that_is_still_to_be_computed(prediction, right):
+    assert value(prediction, "83", computed=True) == right
+    assert value(prediction, "83") == (prediction != "37+46=0")
+    # Where the reference is no plain number, nothing changes.
+    assert value("1 + x", "x+1", computed=True) == value("8", "5+3", computed=True) == 1.0
+
+
+@pytest.mark.parametrize(
     ("prediction", "answer"),
     [
         ("19", "18"),
