@@ -79,9 +79,14 @@ class Rollouts {
 
   /** The text of trajectory `i` in lower case. */
   async text(i) {
-    if (!this.texts.has(i)) this.texts.set(i, (await this.trajectory(i)).tokens.join("").toLowerCase());
+    if (!this.texts.has(i)) this.texts.set(i, lowered((await this.trajectory(i)).tokens).join(""));
     return this.texts.get(i);
   }
+}
+
+/** The texts of tokens in lower case, each by itself: some letters, such as İ, get longer by it. */
+function lowered(tokens) {
+  return tokens.map((token) => token.toLowerCase());
 }
 
 /** The value of `quantity` at each action token of a trajectory, or null where nobody computed it. */

@@ -125,12 +125,13 @@ class Tokens {
 function placesOf(tokens, text) {
   const places = new Set();
   if (!text) return places;
-  const all = tokens.join("").toLowerCase();
+  const parts = lowered(tokens);
+  const all = parts.join("");
   let token = 0;
   let start = 0; // of `token` in `all`
   for (let at = all.indexOf(text); at >= 0; at = all.indexOf(text, at + text.length)) {
-    while (start + tokens[token].length <= at) start += tokens[token++].length;
-    for (let t = token, s = start; t < tokens.length && s < at + text.length; s += tokens[t++].length) places.add(t);
+    while (start + parts[token].length <= at) start += parts[token++].length;
+    for (let t = token, s = start; t < parts.length && s < at + text.length; s += parts[t++].length) places.add(t);
   }
   return places;
 }
