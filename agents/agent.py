@@ -75,6 +75,7 @@ class Agent(BaseAgent[C], Generic[C]):
         # Dataset rows → TextEnv.reset → Transcript → Engine.generate → TextEnv.transition → … → Episode → Reward.score
         # → groups.
         sampled = self.sample()
+        self.engine.sleep()
         tokens = sum(t.num_sampled for group in sampled for t in group)
         self.sampled_tokens += tokens
         sample_seconds = time.perf_counter() - started

@@ -144,7 +144,7 @@ class BaseAgent(ABC, Generic[C]):
             return TorchEngine(model, tokenizer)
         if c.engine_url is not None:
             return VLLMServer(c.engine_url, model, tokenizer, max_tokens=c.max_tokens)
-        return VLLMEngine(model, tokenizer, max_tokens=c.max_tokens)
+        return VLLMEngine(model, tokenizer, max_tokens=c.max_tokens, sleeps=c.engine_sleeps)
 
     def make_learner(self) -> Learner:
         c = self.config

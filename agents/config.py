@@ -43,6 +43,9 @@ class AgentConfig:
     """What samples: the learner's own model (torch), or vLLM (the extra vllm)."""
     engine_url: str | None = None
     """A vLLM server on this machine to sample with, as http://localhost:8000, in place of vLLM in the same process."""
+    engine_sleeps: bool = False
+    """Let vLLM give the GPU's memory back while the weights learn (its sleep mode, on GPUs), at the price of copying weights
+    to the host and back in every step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
@@ -72,6 +75,8 @@ class AgentConfig:
         self._above(0, "learning_rate", "max_grad_norm", "lora_alpha", "max_seconds")
         if self.engine_url is not None and self.engine != "vllm":
             raise ValueError(f"engine_url is for engine='vllm', not {self.engine!r}")
+        if self.engine_sleeps and (self.engine != "vllm" or self.engine_url is not None):
+            raise ValueError("engine_sleeps is for vLLM in the same process: engine='vllm' without engine_url")
         if self.engine == "vllm" and self.lora_rank:
             raise ValueError("vLLM samples with whole weights: lora_rank goes with engine='torch'")
 

@@ -106,6 +106,10 @@ class Engine(ABC):
     def forget(self) -> None:  # noqa: B027
         """Drop what is kept of earlier requests, so that what follows does not depend on them, not even in its last digits."""
 
+    def sleep(self) -> None:  # noqa: B027
+        """Give back the memory that only sampling needs, if the engine can, until there is something to sample again, or
+        weights to take over. Its own weights stay what they are."""
+
     def check(self) -> None:  # noqa: B027
         """
         Raises:

@@ -42,5 +42,9 @@ class EngineChat:
                 owners.append(own)
         generations = self._engine.generate(requests, Sampling(temperature=temperature)) if requests else []
         for own, found in zip(owners, generations, strict=True):
-            own += [self._tokenizer.decode(generation.ids) for generation in found]
+            for generation in found:
+                if generation.finish == "error":
+                    own.errors.append("the engine failed")
+                else:
+                    own.append(self._tokenizer.decode(generation.ids))
         return replies

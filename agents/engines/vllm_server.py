@@ -75,7 +75,7 @@ class VLLMServer(Engine):
         self._stamp = ""
         try:
             self._model = self._ask("GET", "/v1/models")["data"][0]["id"]
-        except (httpx2.HTTPError, OSError, LookupError) as error:
+        except (httpx2.HTTPError, OSError, LookupError, TypeError, ValueError) as error:
             raise EngineError(f"no vLLM server answers at {self.url}: {error}") from error
         model.config.save_pretrained(str(self._folder))
         self.sync(model.named_parameters())
@@ -122,7 +122,7 @@ class VLLMServer(Engine):
             if not self._ask("POST", "/reset_prefix_cache").get("success"):
                 raise OSError("its cache of prefixes cannot be emptied")
             self._ask("POST", "/update_weight_version", {"new_version": stamp})
-        except (httpx2.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError, ValueError) as error:
             self._failure = (
                 f"the vLLM server at {self.url} did not take the weights after version {self.version} "
                 f"(was it started with VLLM_SERVER_DEV_MODE=1, and does it see {self._folder}?): {error}"
@@ -190,7 +190,7 @@ class VLLMServer(Engine):
         """What the server answers.
 
         Raises:
-            OSError, httpx2.HTTPError: nothing, or an error.
+            OSError, httpx2.HTTPError: nothing, an error, or what is no JSON.
             ValueError: the request itself is wrong.
         """
         response = self._client.request(method, self.url + path, json=body)
@@ -198,4 +198,7 @@ class VLLMServer(Engine):
             raise ValueError(f"the vLLM server at {self.url} refuses {path}: {response.text[:500]}")
         if response.status_code != 200:
             raise OSError(f"{path}: HTTP {response.status_code}: {response.text[:200]}")
-        return response.json() if response.content else {}
+        try:
+            return response.json() if response.content else {}
+        except ValueError as error:
+            raise OSError(f"{path}: no JSON but {response.text[:60]!r}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tokengym.agents.engines import EngineChat, Request, Sampling, TorchEngine
+from tokengym.agents.engines import EngineChat, Generation, Request, Sampling, TorchEngine
 from tokengym.rewards import Episode, GenerativeRewardModel
 
 CONVERSATIONS = [[{"role": "user", "content": "two plus two"}], [{"role": "user", "content": "a" * 90}]]
@@ -32,3 +32,18 @@ def test_what_does_not_fit_has_no_reply_and_no_score(make_policy):
     assert score.abstained
     with pytest.raises(ValueError, match="max_length"):
         EngineChat(chat, policy.tokenizer, max_length=1)
+
+
+def test_where_the_engine_fails_there_is_no_reply(make_policy, monkeypatch):
+    policy = make_policy()
+    engine = TorchEngine(policy.model, policy.tokenizer)
+    generate = engine.generate
+
+    def failing(*args, **options):
+        first, *others = generate(*args, **options)
+        return [[first[0], Generation([], [], "error", 0)], *others]
+
+    monkeypatch.setattr(engine, "generate", failing)
+    one, whole = EngineChat(engine, policy.tokenizer).complete(CONVERSATIONS, 2, 1.0, 4, seed=0)
+    assert (len(one), one.errors) == (1, ["the engine failed"])
+    assert (len(whole), whole.errors) == (2, [])

@@ -176,6 +176,54 @@ def test_what_cannot_be_sampled_is_refused(engine: VLLMEngine, request_: Request
         engine.generate([request_], Sampling())
 
 
+def test_what_vllm_gives_up_is_an_error(engine: VLLMEngine, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    vllm = engine._llm.llm_engine
+    step = vllm.step
+
+    def giving_up() -> object:
+        vllm.abort_request([str(engine._requests)])
+        return step()
+
+    monkeypatch.setattr(vllm, "step", giving_up)
+    [group] = engine.generate([Request([65], [1, 2], 20)], Sampling())
+    assert [found.finish == "error" for found in group] == [False, True]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="vLLM can sleep on a GPU")
+def test_where_vllm_cannot_sleep_it_is_refused(policies: list[Policy]) -> None:
+    with pytest.raises(ValueError, match="vLLM cannot sleep on this platform, cpu"):
+        VLLMEngine(policies[0].model, policies[0].tokenizer, max_tokens=128, sleeps=True)
+
+
+SLEEPING = """
+import torch
+from tokengym.agents import Policy
+from tokengym.agents.engines import Request, Sampling, VLLMEngine
+
+policy = Policy.load("model", device="cuda")
+engine = VLLMEngine(policy.model, policy.tokenizer, max_tokens=128, cache_bytes=2**30, sleeps=True)
+request = Request(list(range(60, 100)), [1, 2], 8)
+before = engine.generate([request], Sampling(temperature=0.0))
+free, _ = torch.cuda.mem_get_info()
+engine.sleep()
+engine.sleep()
+assert torch.cuda.mem_get_info()[0] > free + 2**29, "the cache is given back"
+after = engine.generate([request], Sampling(temperature=0.0))
+assert [g.ids for g in after[0]] == [g.ids for g in before[0]]
+assert after[0][0].version == 0
+engine.sleep()
+engine.sync(policy.named_parameters())
+assert [g.ids for g in engine.generate([request], Sampling(temperature=0.0))[0]] == [g.ids for g in before[0]]
+assert engine.version == 1
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="vLLM sleeps on GPUs only")
+def test_an_engine_sleeps_and_wakes_with_its_weights(tmp_path: Path, policies: list[Policy]) -> None:
+    policies[0].save(tmp_path / "model")
+    run_python(SLEEPING, tmp_path)
+
+
 def test_prefixes_are_cached(engine: VLLMEngine, policy: Policy) -> None:
     assert engine._llm.llm_engine.vllm_config.cache_config.enable_prefix_caching
 
