@@ -20,7 +20,7 @@ from .metrics import batch_metrics, rollout_metrics, samples_to_show
 from .monitor import Sample, StepRecording
 from .policy import Reference
 from .rollout import Group, episode_seeds
-from .rollout.filters import apply_filters, read_filter
+from .rollout.filters import apply_filters, in_rounds
 
 C = TypeVar("C", bound=OnPolicyConfig)
 
@@ -121,15 +121,12 @@ class Agent(BaseAgent[C], Generic[C]):
         """The step's groups. Those that a filter leaves out are replaced by further ones, in as many rounds as it has."""
         c = self.config
         sampling = Sampling(c.temperature, c.top_p, c.top_k, tuple(c.stop))
-        groups: list[Group] = []
-        missing = c.prompts_per_step
-        for round_ in range(max((read_filter(f).max_rounds for f in c.filter_groups), default=1)):
-            rows = self.prompts.draw(missing)
-            groups += self.roll_out(rows, episode_seeds(c.seed, self.step, missing, c.group_size, round_), sampling)
-            missing = c.prompts_per_step - len(apply_filters(c.filter_groups, self.amended(groups))[0])
-            if missing <= 0:
-                break
-        return groups
+
+        def sample(count: int, round_: int) -> list[Group]:
+            seeds = episode_seeds(c.seed, self.step, count, c.group_size, round_)
+            return self.roll_out(self.prompts.draw(count), seeds, sampling)
+
+        return in_rounds(c.filter_groups, c.prompts_per_step, sample, self.amended)
 
     def roll_out(self, rows: Sequence[int], seeds: Sequence[Sequence[int]], sampling: Sampling) -> list[Group]:
         """One group for each row, with one completion for each of its seeds."""

@@ -50,6 +50,7 @@ class SFT(BaseAgent[SFTConfig]):
         rng = np.random.default_rng([self.config.seed, self.step])
         demonstrations = list(islice(self.env.demonstrations(rng), self.config.batch_size))
         batch = demonstration_batch(demonstrations, self.policy.tokenizer, self.config.max_tokens, self.env)
+        self.engine.sleep()
         stats = self.learner.update(batch, negative_log_likelihood, learning_rate=self.learning_rate)
         del stats["kl/sampler"]  # nobody sampled
         return stats, ()

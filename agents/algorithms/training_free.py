@@ -21,6 +21,7 @@ from ..metrics import rollout_metrics, samples_to_show
 from ..monitor import Sample
 from ..policy import Policy
 from ..rollout import Group, Reject, episode_seeds
+from ..rollout.filters import apply_filters, in_rounds, spelled
 from .lessons import COMPARE, HEADING, REVISE, SUMMARIZE, Lessons, asked, numbered, revised
 
 FILE = "lessons.txt"
@@ -34,6 +35,7 @@ _OF_GRADIENTS = {
     "micro_batch_tokens",
     "gradient_checkpointing",
     "compile",
+    "engine_sleeps",
     "lora_rank",
     "lora_alpha",
 }
@@ -49,6 +51,9 @@ class TrainingFreeConfig(AgentConfig):
     """Completions of each of them."""
     temperature: float = 0.7
     """Of sampling, of completions as of lessons."""
+    filter_groups: tuple[str, ...] = ()
+    """Which groups are not compared, beside those that are all right or all wrong; as in the other algorithms, with
+    dynamic_sampling others are sampled in their place."""
     lesson_tokens: int = 256
     """Tokens of the prompt that all lessons together may take; where they take more, the oldest are forgotten."""
     reply_tokens: int = 256
@@ -61,6 +66,7 @@ class TrainingFreeConfig(AgentConfig):
         self._at_least(1, "prompts_per_step", "lesson_tokens", "reply_tokens")
         self._at_least(2, "group_size")
         self._above(0, "temperature")
+        object.__setattr__(self, "filter_groups", spelled(self.filter_groups))
         for field in fields(AgentConfig):
             if field.name in _OF_GRADIENTS and getattr(self, field.name) != field.default:
                 raise ValueError(f"training-free GRPO changes no weights: {field.name} has no effect, leave it out")
@@ -102,16 +108,22 @@ class TrainingFreeGRPO(BaseAgent[TrainingFreeConfig]):
 
     def train_step(self) -> tuple[dict[str, float], Sequence[Sample]]:
         c = self.config
-        rows = self.prompts.draw(c.prompts_per_step)
-        seeds = episode_seeds(c.seed, self.step, c.prompts_per_step, c.group_size)
         self.env.reward.begin_step(self.step)
-        groups = self.rollout.run(rows, seeds, Sampling(c.temperature))
+
+        def sample(count: int, round_: int) -> list[Group]:
+            # Round 1 of the numbers is for the questions about the groups (`ask`).
+            seeds = episode_seeds(c.seed, self.step, count, c.group_size, round_ + (round_ > 0))
+            return self.rollout.run(self.prompts.draw(count), seeds, Sampling(c.temperature))
+
+        groups = in_rounds(c.filter_groups, c.prompts_per_step, sample)
         self.sampled_tokens += sum(t.num_actions for group in groups for t in group)
-        mixed = Reject()(groups)
+        kept, dropped = apply_filters(c.filter_groups, groups)
+        mixed = Reject()(kept)
         self.unasked = 0
         remarks = self.compare(mixed)
         counts = {"remarks": len(remarks), **self.revise(remarks), "known": len(self.lessons), "unasked": self.unasked}
         metrics = rollout_metrics(groups, len(mixed)) | {f"lessons/{name}": float(n) for name, n in counts.items()}
+        metrics |= {f"groups/dropped/{name}": float(count) for name, count in dropped.items()}
         return metrics, samples_to_show(groups)
 
     def compare(self, groups: Sequence[Group]) -> list[str]:

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,6 +94,24 @@ def apply_filters(filters: Iterable[str], groups: Sequence[Group]) -> tuple[list
         name = text.partition("(")[0]
         dropped[name] = dropped.get(name, 0) + before - len(kept)
     return kept, dropped
+
+
+def in_rounds(
+    filters: Sequence[str],
+    wanted: int,
+    sample: Callable[[int, int], Sequence[Group]],
+    amended: Callable[[Sequence[Group]], Sequence[Group]] = lambda groups: groups,
+) -> list[Group]:
+    """All groups that `sample(how many, round)` gave: those that `filters`, spelled, leave out are replaced by further ones,
+    until `wanted` are kept, in as many rounds as the filters have. `amended` is how groups are learned from."""
+    groups: list[Group] = []
+    missing = wanted
+    for round_ in range(max((read_filter(f).max_rounds for f in filters), default=1)):
+        groups += sample(missing, round_)
+        missing = wanted - len(apply_filters(filters, amended(groups))[0])
+        if missing <= 0:
+            break
+    return groups
 
 
 def spelled(filters: str | GroupFilter | Iterable[str | GroupFilter]) -> tuple[str, ...]:

@@ -126,6 +126,20 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(model: str, tmp_path: Pa
     assert all(row["learning_rate"] == 0 for row in rows(tmp_path / "whole"))
 
 
+def test_groups_are_filtered_as_everywhere(model: str, tmp_path: Path) -> None:
+    filters = ("dynamic_sampling(max_rounds=4, metric='accuracy')", "reject(high=0.5)")
+    agent = make(model, tmp_path, filter_groups=filters)
+    agent.learn(1)
+    [row] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    dropped = row["groups/dropped/dynamic_sampling"] + row["groups/dropped/reject"]
+    assert dropped > 0
+    assert row["groups/sampled"] > 3, "others were sampled in the place of those"
+    assert row["groups/kept"] == row["groups/sampled"] - dropped
+    assert TrainingFreeGRPO.load(tmp_path, env=Letters(odd), console=False).config.filter_groups == filters
+    with pytest.raises(ValueError, match="unknown filter 'rejct' \\(did you mean reject"):
+        make(model, filter_groups="rejct")
+
+
 def test_an_evaluation_uses_and_shows_them(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agent = TrainingFreeGRPO(
         model, run_dir=tmp_path, console=False, prompts_per_step=1, group_size=2, max_new_tokens=2, reply_tokens=2
@@ -164,6 +178,8 @@ def test_what_it_cannot_do_is_refused(model: str, tmp_path: Path, capsys: pytest
         make(model, learning_rate=1e-3)
     with pytest.raises(ValueError, match="gradient_checkpointing has no effect"):
         make(model, gradient_checkpointing=True)
+    with pytest.raises(ValueError, match="engine_sleeps has no effect"):
+        make(model, engine="vllm", engine_sleeps=True)
     with pytest.raises(ValueError, match="the lessons cannot be read from"):
         make(model, lessons=str(tmp_path / "none.txt"))
     with pytest.raises(ValueError, match="no room for an answer in the 2 that there are by max_tokens=258"):
