@@ -113,7 +113,9 @@ def test_a_run_that_fails_is_reported_and_leaves_the_others(results: dict[str, A
     table = (folder / "table.md").read_text()
     assert "ppo_lagrangian | 0 of 2 | failed" in table
     assert failed[0]["error"].split(":")[0] in table
-    assert "Traceback" in (folder / "runs" / "ppo_lagrangian-0" / "log.txt").read_text()
+    log = folder / "runs" / "ppo_lagrangian-0" / "log.txt"
+    assert "Traceback" in log.read_text()
+    assert not log.stat().st_mode & 0o111, "a log is no program"
     assert results["summary"]["ppo_lagrangian"] == {"runs": 0}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from tokengym.agents import AGENTS
 from tokengym.envs import ENVIRONMENTS
 
-from tokengym.compare.plan import OWN, Plan, agent_classes
+from tokengym.compare.plan import OWN, Plan, agent_classes, claim
 from tokengym.compare.settings import Settings, parse_settings, read_settings, settings_of
 
 SHIPPED = sorted((Path(__file__).parents[2] / "benchmarks" / "configs").glob("*.yaml"))
@@ -100,3 +101,12 @@ def test_agents_that_sample_nothing_are_not_compared() -> None:
     with pytest.raises(ValueError, match="named twice"):
         agent_classes(["grpo", "grpo"])
     assert agent_classes(["grpo"]) == {"grpo": AGENTS["grpo"]}
+
+
+def test_a_comparison_that_was_killed_as_it_began_can_be_begun_again(tmp_path: Path) -> None:
+    plan = Plan(agent_classes(["grpo"]), "tiny", "MathVerify-v0", Settings(budget=100_000))
+    (tmp_path / ".lock").touch()
+    (tmp_path / "comparison.json.writing").write_text("{")
+    claim(plan, tmp_path)
+    assert json.loads((tmp_path / "comparison.json").read_text()) == plan.terms()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "comparison.json"]

@@ -18,6 +18,8 @@ from .settings import Settings, check_option, near
 OWN = {"seed": "seeds", "steps": "budget", "token_budget": "budget"}
 #: Options that decide where learning starts and how held-out problems are asked: the same for all agents.
 ALIKE = ("max_tokens", "max_new_tokens", "lora_rank", "lora_alpha", "dtype")
+#: What a file's name ends in until it is whole.
+WRITING = ".writing"
 
 
 @dataclass(frozen=True)
@@ -195,10 +197,12 @@ def claim(plan: Plan, folder: Path) -> None:
         ValueError: if it holds another comparison, or something else.
     """
     file, terms = folder / "comparison.json", plan.terms()
+    # What is left of a comparison that was killed before it could say so.
+    begun = {".lock", f"{file.name}{WRITING}"}
     if file.is_file():
         held = json.loads(file.read_text(encoding="utf-8"))
         _same(held, terms, folder)
-    elif folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+    elif any(path.name not in begun for path in folder.iterdir()):
         raise ValueError(f"{folder} holds something else: choose another folder for the comparison")
     write_json(file, terms)
 
@@ -221,7 +225,7 @@ def _same(held: Mapping[str, Any], terms: Mapping[str, Any], folder: Path) -> No
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` whole or not at all; NaN and infinities, which JSON cannot hold, are null."""
-    temporary = path.with_name(f"{path.name}.writing")
+    temporary = path.with_name(f"{path.name}{WRITING}")
     temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     temporary.replace(path)
 

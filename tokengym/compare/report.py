@@ -35,10 +35,11 @@ def report(results: Mapping[str, Any], folder: Path) -> str:
 
 
 def _about(results: Mapping[str, Any]) -> str:
-    terms = results["terms"]
+    terms, agents = results["terms"], len(results["terms"]["agents"])
     seeds = f"{terms['seeds']} seed{'s' * (terms['seeds'] > 1)}"
+    of_each = f"{agents} agents with {seeds} each" if agents > 1 else f"1 agent with {seeds}"
     return (
-        f"{len(terms['agents'])} agents with {seeds} each, {terms['budget']:,} sampled tokens a run. The runs of a seed have "
+        f"{of_each}, {terms['budget']:,} sampled tokens a run. The runs of a seed have "
         f"the same start and the same problems in the same order. {results['date'][:10]}."
     )
 
