@@ -56,7 +56,7 @@ def main(options: Options) -> None:
     if free := [name for name in names if name != "ppo_lagrangian"]:
         found.append(compare(free, ENV, out=options.out, **terms))
     if "ppo_lagrangian" in names:
-        reward = Sum(MathAnswer(), cost=too_long, weights={"cost": 0.0})
+        reward = Sum(MathAnswer(computed=True), cost=too_long, weights={"cost": 0.0})
         folder = options.out.with_name(f"{options.out.name}-constrained")
         found.append(compare(["ppo_lagrangian"], ENV, out=folder, env_options={"reward": reward}, **terms))
     agents = {name: of_agent(results, name) for results in found for name in results["summary"]}
