@@ -46,9 +46,10 @@ class MathAnswer(Reward):
     What is equal: Exact values that differ are never equal, however close. Decimals are compared as far as they are
     written (`mathematics.tolerance`): 0.333333 is 1/3 and 3.14159 is 3.14, but 0.54 is not 0.5. Several answers have to
     be given whole; their order matters in tuples, not in comma lists. Open and closed intervals differ, an inequality
-    is the interval that solves it. x = 5 is 5, and y = 5 is not x = 5; equations are equal up to a factor. A numeral
-    with a base has the value it has: 1010_2 is 10. Of a choice, the letter counts: "(B) 12" is B. Texts are compared
-    regardless of case and outer spaces. An answer that cannot be read as mathematics is a text.
+    is the interval that solves it. x = 5 is 5, and y = 5 is not x = 5; equations are equal up to a factor, but 2x = 10,
+    which is still to be solved, is not x = 5. A numeral with a base has the value it has: 1010_2 is 10. Of a choice, the
+    letter counts: "(B) 12" is B. Texts are compared regardless of case and outer spaces. An answer that cannot be read
+    as mathematics is a text.
 
     An answer that takes longer than `timeout`, or makes the comparison fail, while the reference alone does not, is
     wrong, and counted in the part "timeout" or "failed": if the reward abstained, leaving no penalty, a policy could

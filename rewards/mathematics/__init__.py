@@ -2,6 +2,7 @@ r"""Are two mathematical answers equal? The full path of `MathAnswer`, in layers
 
     spellings    what Unicode, LaTeX and keyboards write for one and the same thing
     notation     the text of an answer in one plain notation
+    numerals     numerals with commas, which can be two things, and in other bases
     units        what stands behind a number
     arithmetic   SymPy's, with a bound on the size of numbers
     expressions  an expression as a SymPy object, with exact decimals

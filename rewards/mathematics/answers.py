@@ -24,6 +24,7 @@ from sympy import Symbol
 
 from .expressions import Reading, Unreadable, read_expression
 from .notation import bare, clean, closing, is_deep, split, tokens, words
+from .numerals import comma_readings, in_base
 from .spellings import FUNCTIONS
 from .units import Unit, take_unit
 
@@ -135,10 +136,18 @@ _SETS = {
     r"\mathbb{N}": sympy.S.Naturals,
     r"\mathbb{Q}": sympy.S.Rationals,
     r"\mathbb{C}": sympy.S.Complexes,
+    r"\mathbb{R}^+": sympy.Interval.open(0, sympy.oo),
+    r"\mathbb{R}^-": sympy.Interval.open(-sympy.oo, 0),
+    r"\mathbb{Z}^+": sympy.S.Naturals,
     r"\emptyset": sympy.S.EmptySet,
     r"\{\}": sympy.S.EmptySet,
     "all real numbers": sympy.S.Reals,
     "all reals": sympy.S.Reals,
+    "all integers": sympy.S.Integers,
+    "positive real numbers": sympy.Interval.open(0, sympy.oo),
+    "all positive real numbers": sympy.Interval.open(0, sympy.oo),
+    "positive integers": sympy.S.Naturals,
+    "all positive integers": sympy.S.Naturals,
     "no solution": sympy.S.EmptySet,
     "no solutions": sympy.S.EmptySet,
     "no real solution": sympy.S.EmptySet,
@@ -158,6 +167,7 @@ _SIGNS = {
 }
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
 _WORD = re.compile("[A-Za-z]{3,}|[Nn][Oo]")
+_LETTERS = re.compile("[A-Z]{3,}|[IVXLC]{2,}")
 _PERCENT = re.compile(
     r"\s*(?:\\?%|⟦\s*(?:percent|percentage|pct|per cent)\s*⟧|\b(?:percent|percentage|pct|per cent)\b)\s*$"
 )
@@ -165,32 +175,11 @@ _SCALE = re.compile(
     r"(?<=[0-9])\s*(?:⟦\s*)?(dozen|hundred|thousand|million|billion|trillion)s?\b(?:\s*⟧)?", re.IGNORECASE
 )
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
-_GROUPED_BY_SPACES = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9]| [0-9])")
-_DECIMAL_COMMA = re.compile(r"[-+]?(?:[0-9]+|[0-9]{1,3}(?:\.[0-9]{3})+),[0-9]+")
-_CERTAIN_DECIMAL_COMMA = re.compile(r"[-+]?(?:0,[0-9]{2,}|[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+)")
-_BASE = re.compile(
-    r"(?P<open>\(?)(?P<digits>[0-9A-Za-z]+)(?(open)\)?)\s*"
-    r"(?:_\s*\{?\s*⟦?(?P<sub>[0-9]+|[a-z]+)⟧?\s*\}?|[(⟦ ]*base\s*(?P<base>[0-9]+|[a-z]+)[)⟧ ]*)"
-)
-_BASES = {
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
-    "nine": 9,
-    "ten": 10,
-    "sixteen": 16,
-    "twelve": 12,
-}
 _BUILDER = re.compile(
     r"\\\{(?P<name>\s*\\?[A-Za-z]+)\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\||:)(?P<condition>.*)\\\}", re.DOTALL
 )
 _SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|[A-Za-z0-9])")
-_APPLICATION = re.compile(r"(?:[A-Za-z]'*|⟦[^⟧]*⟧)\([^()]*\)")
+_APPLICATION = re.compile(r"(?:[A-Za-z]'*(?:\^\{?-1\}?)?|⟦[^⟧]*⟧)\([^()]*\)|\\frac\{d[a-z]\}\{d[a-z]\}")
 _CONSTANTS = {"e", "i", "pi", r"\pi", r"\infty"}
 _CLOCK = re.compile(
     r"(?P<hour>[0-9]{1,2})\s*:\s*(?P<minute>[0-5][0-9])(?:\s*:\s*(?P<second>[0-5][0-9]))?"
@@ -198,6 +187,7 @@ _CLOCK = re.compile(
 )
 _WHOLE = re.compile(r"⟦([^⟧]*)⟧")
 _SEPARATOR = re.compile(r"\s*(?:[,;]\s*(?:and\s+|or\s+)?|\band\b|\bor\b)\s*")
+_TRANSPOSED = re.compile(r"(?<=[)\]])\s*\^\s*\{?\s*(?:T|\\top|\\intercal)\s*\}?$")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 
 
@@ -220,27 +210,14 @@ def read(text: str, gold: bool) -> Written:
     if is_deep(text):
         return Written(text, (Text(words(text)),))
     plain = clean(text)
-    readings = []
-    grouped = _GROUPED.sub(lambda m: m.group().replace(",", ""), plain) if "," in plain else plain
-    grouped = _GROUPED_BY_SPACES.sub(lambda m: m.group().replace(" ", ""), grouped)
-    if _CERTAIN_DECIMAL_COMMA.fullmatch(plain.split("⟦")[0].strip()) or (not gold and _DECIMAL_COMMA.match(plain)):
-        comma = _DECIMAL_COMMA.match(plain)
-        if comma and grouped == plain:
-            number = comma.group().replace(".", "").replace(",", ".")
-            readings.append(_read(number + plain[comma.end() :]))
-            if _CERTAIN_DECIMAL_COMMA.fullmatch(comma.group()):
-                return Written(plain, tuple(readings))
-    readings.append(_read(grouped))
-    if grouped != plain and re.fullmatch(r"[-0-9,]+", plain):
-        readings.append(_read(plain))
-    return Written(plain, tuple(readings))
+    return Written(plain, tuple(_read(reading) for reading in comma_readings(plain, gold)))
 
 
 def _read(text: str) -> Answer:
     text = bare(text)
     if not text:
         return Text("")
-    for spelling in (text.replace(" ", ""), words(text)):
+    for spelling in (text.replace(" ", "").replace("^{+}", "^+").replace("^{-}", "^-"), words(text)):
         if spelling in _SETS:
             return Region(_SETS[spelling])
     if (whole := _WHOLE.fullmatch(text)) and len(parts := _SEPARATOR.split(whole[1])) > 1:
@@ -252,14 +229,15 @@ def _read(text: str) -> Answer:
     alternatives = split(text, "or", r"\lor")
     if len(alternatives) > 1:
         read = [_read(part) for part in alternatives if part.strip(" ,")]
-        if all(isinstance(part, Region) and part.relation for part in read):
-            return _combined(read, sympy.Union)  # type: ignore[arg-type]
+        regions = [_alternative(part) for part in read]
+        if any(isinstance(part, Region) or _is_unbounded(part) for part in read) and all(regions):
+            return _combined([region for region in regions if region], sympy.Union)
         return _flat(read)
-    conjuncts = [part for part in split(text, "and", r"\land", "&") if part.strip(" ,")]
+    conjuncts = [part for part in split(text, "and", r"\land", "&", r"\&") if part.strip(" ,")]
     if len(conjuncts) > 1:
         read = [_read(part) for part in conjuncts]
         if all(isinstance(part, Region) and part.relation for part in read):
-            return _combined(read, sympy.Intersection)  # type: ignore[arg-type]
+            return _combined([part for part in read if isinstance(part, Region)], sympy.Intersection)
         return _flat(read)
     items = [part for part in split(text, ",") if part.strip()]
     if len(items) > 1:
@@ -274,11 +252,29 @@ def _flat(items: list[Answer]) -> Listing:
     return Listing(tuple(flat))
 
 
+def _alternative(answer: Answer) -> Region | None:
+    """One of several sets of values: x > 5, (5, \\infty), or x = 3."""
+    match answer:
+        case Equation(_, Quantity(reading, None), name) if name and isinstance(reading.value, sympy.Expr):
+            return Region(sympy.FiniteSet(reading.value), name, relation=True)
+        case Region() | Bracketed():
+            return as_region(answer)
+        case _:
+            return None
+
+
+def _is_unbounded(answer: Answer) -> bool:
+    """Whether it is an interval such as (5, \\infty), and no pair of numbers."""
+    region = as_region(answer) if isinstance(answer, Bracketed) else None
+    return region is not None and (region.points.inf.is_infinite or region.points.sup.is_infinite)
+
+
 def _combined(regions: list[Region], how: type[sympy.Set]) -> Answer:
     names = {region.name for region in regions}
     if len(names) > 1:
         return Listing(tuple(regions))
-    return Region(how(*(region.points for region in regions)), names.pop(), relation=True)
+    relation = any(region.relation for region in regions)
+    return Region(how(*(region.points for region in regions)), names.pop(), not relation, relation)
 
 
 def _tuple_of_named(answer: Answer) -> Answer:
@@ -307,7 +303,7 @@ def _read_item(text: str) -> Answer:
     if match := _BUILDER.fullmatch(text):
         condition = _read(match["condition"])
         return replace(condition, relation=False) if isinstance(condition, Region) else Text(words(text))
-    for read in (_relation, _set_operation, _enclosed, _plus_minus, _ratio):
+    for read in (_relation, _set_operation, _enclosed, _signed, _ratio):
         if (answer := read(text)) is not None:
             return answer
     return _quantity(text)
@@ -347,6 +343,8 @@ def _relation(text: str) -> Answer | None:
     if set(signs) == {"="}:
         if not sides[-1].strip():
             return _read(sides[0])
+        if len(sides) == 2 and _name(sides[1]) and not _name(sides[0]):  # 5 = x
+            sides.reverse()
         return Equation(_read(sides[0]), _read(sides[-1]), _name(sides[0]), len(sides) > 2)
     read = tuple(_read(side) for side in sides)
     return _solved(read, tuple(signs)) or Chain(read, tuple(signs))
@@ -448,6 +446,7 @@ def as_region(answer: Answer) -> Region | None:
 
 def _enclosed(text: str) -> Answer | None:
     """(…), […], [0, 1), \\{…\\} or ⟨…⟩ around the whole."""
+    text = _TRANSPOSED.sub("", text)
     left = next((mark for mark in (r"\{", r"\langle", "(", "[", "<") if text.startswith(mark)), "")
     end = len(text) - 1 if left == "<" and text.endswith(">") else closing(text, 0) if left else -1
     right = text[end:] if end > 0 else ""
@@ -457,6 +456,8 @@ def _enclosed(text: str) -> Answer | None:
     if left == r"\{":
         whole = _read(inner) if inner.strip() else Listing(())
         return Listing(whole.items if isinstance(whole, Listing) else (whole,), True)
+    if left != "[" and _PLUS_MINUS.search(inner) and len(split(inner, ",", ";")) > 1:  # (1, \pm 2) is two points
+        return _signed(text)
     parts = [part for group in split(inner, ";") for part in split(group, ",")]
     if len(parts) < 2 or not all(part.strip() for part in parts):
         whole = _read(inner)
@@ -468,7 +469,7 @@ def _enclosed(text: str) -> Answer | None:
     return Bracketed(items, left, right.strip())
 
 
-def _plus_minus(text: str) -> Answer | None:
+def _signed(text: str) -> Answer | None:
     if not _PLUS_MINUS.search(text):
         return None
     upper = _PLUS_MINUS.sub(lambda m: "+" if m.group() == r"\pm" else "-", text)
@@ -492,14 +493,10 @@ def _ratio(text: str) -> Answer | None:
 
 
 def _quantity(text: str) -> Answer:
-    if match := _BASE.fullmatch(text):
-        base = match["sub"] or match["base"]
-        base = int(base) if base.isdigit() else _BASES.get(base, 0)
-        if 2 <= base <= 36 and (match["digits"].isupper() if base > 10 else match["digits"].isdigit()):
-            try:
-                return Quantity(Reading(sympy.Integer(int(match["digits"], base)), False, None))
-            except ValueError:
-                return Text(words(text))
+    if (numeral := in_base(text)) is not None:
+        return Quantity(Reading(sympy.Integer(numeral), False, None))
+    if _LETTERS.fullmatch(text):  # HTH is not HHT
+        return Text(words(text))
     number = _PERCENT.sub("", text)
     percent = number != text
     scaled = _SCALE.search(number)

@@ -13,6 +13,7 @@ import sympy
 from sympy import Expr, Integer, Pow, Rational, Symbol
 
 MAX_BITS = 200_000
+_FACTORED = 10**12  # up to which a base is looked at for being a power itself
 
 
 class Unreadable(ValueError):
@@ -59,7 +60,31 @@ def raised(base: Any, exponent: Any) -> Any:
             too_large = abs(exponent) * bits > MAX_BITS or exponent.q > 10_000
         elif not isinstance(base, Symbol):
             too_large = abs(exponent) > 10**6
-    return opaque(f"({base})^({exponent})") if too_large else Pow(base, exponent)
+    return _large_power(base, exponent) if too_large else Pow(base, exponent)
+
+
+def _large_power(base: Any, exponent: Any) -> Any:
+    """A power that is not worked out, under one name for 4^500000, 2^1000000 and the inverse of 2^-1000000."""
+    if isinstance(base, Rational) and base < 0 and isinstance(exponent, Integer):
+        power = _large_power(-base, exponent)
+        return -power if exponent % 2 else power
+    if exponent.is_negative:
+        return 1 / _large_power(base, -exponent)
+    if isinstance(base, Rational) and not isinstance(base, Integer):
+        return _large_power(Integer(base.p), exponent) / _large_power(Integer(base.q), exponent)
+    if base == 1:
+        return base
+    if isinstance(base, Integer) and 1 < base < _FACTORED and (perfect := sympy.perfect_power(base)):
+        base, exponent = Integer(perfect[0]), perfect[1] * exponent
+    return opaque(f"({base})^({exponent})")
+
+
+def root(value: Any, index: Any) -> Any:
+    """The root of a number; of an odd index, that of a negative number is negative."""
+    odd = isinstance(index, Integer) and index % 2 == 1
+    if odd and isinstance(value, Expr) and value.is_number and value.is_extended_negative:
+        return -raised(-value, divided(Integer(1), index))
+    return raised(value, divided(Integer(1), index))
 
 
 def factorial(value: Any) -> Any:

@@ -29,11 +29,16 @@ from .notation import words
 from .units import Unit
 
 _TUPLES = ("()", "[]", "⟨⟩")
+_FIGURE = re.compile(r"[0-9=<>+^]")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
 _FUNCTION = re.compile(r"[A-Za-z]\([a-z]\)")
-_CHOICE = re.compile(r"(?:option |choice |answer )?[(\[]?([a-z])[)\]]?")
+_CHOICE = re.compile(r"(?:option |choice |answer )?[(\[]?([a-j])[)\]]?")
+# What stands behind the letter is the text of the choice, unless the letter goes on as an expression or a list.
 _CHOSEN = re.compile(
-    r"(?:option |choice |answer )?(?:[(\[]([a-z])[)\]]|([a-z])[).:])(?:\s(?:(?!\b[a-j][)\].:]).)*)?", re.DOTALL
+    r"(?:option |choice |answer )?(?:[(\[]([a-j])[)\]]|([a-j])[).:])"
+    r"(?:\s(?!\s*(?:[+*/^=<>|&!,;']|-\s|(?:and|or|nor|to)\b|\\(?:cdot|times|div|pm|le|ge|neq|in)\b|(?:[a-j]\b[\s,/]*)+$))"
+    r"(?:(?!\b[a-j][)\].:]|\b(?:and|or)\s+[a-j]$).)*)?",
+    re.DOTALL,
 )
 
 
@@ -52,14 +57,17 @@ def matches(gold: Written, pred: Written, policy: Policy) -> bool:
     """Whether an answer is equal to the reference."""
     if gold.plain == pred.plain:
         return True
-    if choice := _CHOICE.fullmatch(words(gold.plain)):
-        chosen = _CHOSEN.fullmatch(words_keeping_marks(pred.plain)) or _CHOICE.fullmatch(words(pred.plain))
+    expected, given = _in_plain_words(gold.plain), _in_plain_words(pred.plain)
+    if choice := _CHOICE.fullmatch(expected.strip(" .,;:")):
+        chosen = _CHOSEN.fullmatch(given) or _CHOICE.fullmatch(given.strip(" .,;:"))
         if chosen:
             return choice[1] == next(filter(None, chosen.groups()))
+    if "⟦" in gold.plain + pred.plain and not _FIGURE.search(expected) and words(gold.plain) == words(pred.plain):
+        return bool(words(gold.plain))
     return any(_Match(policy).answers(g, p) for g in gold.readings for p in pred.readings)
 
 
-def words_keeping_marks(text: str) -> str:
+def _in_plain_words(text: str) -> str:
     return " ".join(text.replace("⟦", " ").replace("⟧", " ").casefold().split())
 
 
@@ -107,7 +115,8 @@ class _Match:
         if not isinstance(pred, Equation):
             # Only a name may be left out: 7 = 11a + c is not 11a + c.
             as_interval = isinstance(pred, Region) and "," in gold.name
-            return bool(gold.name or gold.chain) and not as_interval and self.answers(gold.right, pred)
+            told = gold.name or gold.chain or (_is_constant(gold.left) and _is_constant(gold.right))
+            return bool(told) and not as_interval and self.answers(gold.right, pred)
         if gold.name and pred.name and self.answers(gold.right, pred.right):
             return _same_name(gold.name, pred.name)
         if gold.chain and pred.chain and not gold.name and not pred.name:
@@ -118,7 +127,11 @@ class _Match:
         if not a.free_symbols or not b.free_symbols:
             return False
         ratio = proportional(a, b)
-        return ratio is not None and not ratio.is_zero
+        if ratio is None or ratio.is_zero:
+            return False
+        # 2x + 3 = 7 leaves x = 2 to be found; x - 2 = 0 does not.
+        solved = not (gold.name and _is_constant(gold.right)) or pred.name
+        return bool(solved) or (abs(ratio) == 1 and _is_zero(pred.right))
 
     def _sides(self, gold: Equation, pred: Equation) -> bool:
         if gold.left is None or pred.left is None:
@@ -194,9 +207,13 @@ class _Match:
 
     def in_any_order(self, gold: tuple[Answer, ...], pred: tuple[Answer, ...]) -> bool:
         """As sets: every item has its equal on the other side."""
-        return all(any(self.answers(g, p) for p in pred) for g in gold) and all(
-            any(self.answers(g, p) for g in gold) for p in pred
+        return all(any(self.element(g, p) for p in pred) for g in gold) and all(
+            any(self.element(g, p) for g in gold) for p in pred
         )
+
+    def element(self, gold: Answer, pred: Answer) -> bool:
+        """{1} is no element of {1, 2}, though {1} alone is 1."""
+        return isinstance(gold, Listing) == isinstance(pred, Listing) and self.answers(gold, pred)
 
     def bracketed(self, gold: Bracketed, pred: Answer) -> bool:
         if isinstance(pred, Quantity) and isinstance(pred.reading.value, sympy.MatrixBase):
@@ -272,6 +289,8 @@ class _Match:
             b = b.scaled(Rational(1, 100)) if pred.percent else b
         if self.policy.units == "ignore":
             return equal(a, b, digits)
+        if (gold.percent and pred.unit and pred.unit.known) or (pred.percent and gold.unit and gold.unit.known):
+            return False
         if self.policy.units == "require" and gold.unit and not pred.unit:
             return False
         if gold.unit and pred.unit:
@@ -297,6 +316,14 @@ def _with_variables(reading: Reading, unit: Unit | None, other: Reading) -> Read
         return reading
     variables = read_expression(unit.letters).value
     return reading.scaled(variables) if variables.free_symbols & other.value.free_symbols else reading
+
+
+def _is_constant(side: Answer | None) -> bool:
+    return isinstance(side, Quantity) and isinstance(side.reading.value, Expr) and not side.reading.value.free_symbols
+
+
+def _is_zero(side: Answer) -> bool:
+    return isinstance(side, Quantity) and side.reading.value == 0
 
 
 def _difference(equation: Equation) -> Expr | None:

@@ -64,7 +64,7 @@ def same(a: Expr, b: Expr) -> bool:
     if not symbols:
         return _same_constant(a, b)
     # Where they are not real, as (-1)^n is not, they may well be so at whole numbers.
-    for points in (_points(symbols), _whole_points(symbols)):
+    for points in (_points(symbols, _in_exponents(a, b)), _whole_points(symbols)):
         agreed = 0
         for point in points:
             x, y = a.subs(point), b.subs(point)
@@ -84,7 +84,7 @@ def same(a: Expr, b: Expr) -> bool:
 def proportional(a: Expr, b: Expr) -> Expr | None:
     """The constant c for which a = c·b, or None."""
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)
-    for point in _points(symbols):
+    for point in _points(symbols, _in_exponents(a, b)):
         x, y = a.subs(point), b.subs(point)
         if _real(x) and _real(y) and not _same_constant(x, Integer(0)) and not _same_constant(y, Integer(0)):
             ratio = x / y
@@ -92,8 +92,17 @@ def proportional(a: Expr, b: Expr) -> Expr | None:
     return None
 
 
-def _points(symbols: Iterable[sympy.Basic]) -> Iterable[dict[Any, Any]]:
-    """Random points with rational coordinates, the same ones every time: positive, then of both signs."""
+def _in_exponents(*expressions: Expr) -> set[sympy.Basic]:
+    """The variables in exponents."""
+    powers: Any = set[Any]().union(*(expression.atoms(sympy.Pow) for expression in expressions))
+    return set[sympy.Basic]().union(*(power.exp.free_symbols for power in powers))
+
+
+def _points(symbols: Iterable[sympy.Basic], in_exponents: set[sympy.Basic]) -> Iterable[dict[Any, Any]]:
+    """Random points with rational coordinates, the same ones every time: positive, then of both signs.
+
+    Variables in exponents get small denominators: of (a/b)^(c/d), SymPy works out b^d.
+    """
     draw = random.Random(0)
     ordered = sorted(symbols, key=str)
     for i in range(_POINTS):
@@ -101,9 +110,17 @@ def _points(symbols: Iterable[sympy.Basic]) -> Iterable[dict[Any, Any]]:
         if i % 2:
             signs[i // 2 % len(signs)] = 1 if ordered[i // 2 % len(signs)].is_positive else -1  # type: ignore[attr-defined]
         yield {
-            symbol: Rational(sign * draw.randint(10, 400), draw.choice((37, 41, 97, 101)))
+            symbol: sign * _small_fraction(draw) if symbol in in_exponents else sign * _fraction(draw)
             for symbol, sign in zip(ordered, signs)
         }
+
+
+def _fraction(draw: random.Random) -> Any:
+    return Rational(draw.randint(10, 400), draw.choice((37, 41, 97, 101)))
+
+
+def _small_fraction(draw: random.Random) -> Any:
+    return Rational(draw.choice((4, 8, 11, 16, 19, 22, 29, 31)), draw.choice((3, 5, 7)))
 
 
 def _whole_points(symbols: Iterable[sympy.Basic]) -> Iterable[dict[Any, Any]]:
@@ -192,7 +209,8 @@ def _close(gold: Reading, pred: Reading, digits: int) -> bool:
         return agree(x[0], gold.step, y[0], pred.step, digits)
     polynomials = _polynomials(a, b)
     if polynomials is None:
-        values = [(_fractions(a.subs(point)), _fractions(b.subs(point))) for point in _points(symbols)]
+        points = _points(symbols, _in_exponents(a, b))
+        values = [(_fractions(a.subs(point)), _fractions(b.subs(point))) for point in points]
         pairs = [(x[0], y[0]) for x, y in values if x and y and not x[1] and not y[1]]
         return len(pairs) >= _NEEDED and all(_within(x, y, digits) for x, y in pairs)
     p, q = polynomials

@@ -18,7 +18,7 @@ from typing import Any
 import sympy
 from sympy import Expr, I, Integer, Rational, Symbol
 
-from .arithmetic import Unreadable, binomial, determinant, divided, factorial, opaque, raised, small
+from .arithmetic import Unreadable, binomial, determinant, divided, factorial, opaque, raised, root, small
 from .notation import MAX_DEPTH
 from .spellings import FUNCTIONS, GREEK
 
@@ -52,6 +52,8 @@ _MEANING = {name: getattr(sympy, name) for name in FUNCTIONS if hasattr(sympy, n
     "log": lambda x: sympy.log(x, 10),  # as math-verify reads it; ln is the natural one
     "ln": sympy.log,
     "sgn": sympy.sign,
+    "cis": lambda x: sympy.cos(x) + I * sympy.sin(x),
+    "cbrt": lambda x: root(x, Integer(3)),
 }
 _INVERSES = {name: getattr(sympy, f"a{name}") for name in ("sin", "cos", "tan", "cot", "sec", "csc")}
 _SEVERAL = {"max", "min", "gcd", "lcm"}
@@ -97,7 +99,7 @@ def read_expression(text: str) -> Reading:
     """
     reader = _Reader(text)
     try:
-        value = reader.sum()
+        value = reader.group()
     except (Unreadable, ZeroDivisionError, TypeError, AttributeError, NotImplementedError, sympy.ShapeError) as e:
         if not _BEYOND.search(text):
             raise Unreadable(str(e)) from None
@@ -137,6 +139,7 @@ class _Reader:
         self.left = parts[::-1]
         self.decimal = False
         self._depth = 0
+        self._last = ""  # the token that was taken last
 
     # Tokens
 
@@ -146,11 +149,12 @@ class _Reader:
     def take(self, *expected: str) -> str:
         if not self.left or (expected and self.left[-1] not in expected):
             raise Unreadable(f"{self.peek() or 'the end'} where {' or '.join(expected) or 'more'} was expected")
-        return self.left.pop()
+        self._last = self.left.pop()
+        return self._last
 
     def skip(self, *tokens: str) -> bool:
         if self.peek() in tokens:
-            self.left.pop()
+            self.take()
             return True
         return False
 
@@ -166,6 +170,13 @@ class _Reader:
         self._depth -= 1
         return value
 
+    def group(self) -> Any:
+        r"""A sum, or two of them with TeX's \over or \choose between them."""
+        value = self.sum()
+        if self.skip(r"\over"):
+            return divided(value, self.sum())
+        return binomial(value, self.sum()) if self.skip(r"\choose") else value
+
     def product(self) -> Any:
         sign = 1
         while self.peek() in ("+", "-"):
@@ -175,7 +186,8 @@ class _Reader:
             if self.skip("*", r"\cdot", r"\times"):
                 value = small(value * self.signed(self.factors))
             elif self.skip("/", r"\div"):
-                value = divided(value, self.signed(self.factors))
+                imaginary = self.is_number() and self.peek(1) in ("i", "I")  # \sqrt{3}/2 i, as 1/2 i
+                value = divided(value, self.power() if imaginary else self.signed(self.factors))
             elif self.starts_factor():  # 1/2 x, where both are numerals: half of x
                 value = small(value * self.factors())
             elif self.skip(r"\bmod", r"\mod"):
@@ -190,8 +202,8 @@ class _Reader:
         return sign * rule()
 
     def factors(self, of_function: bool = False) -> Any:
-        """Factors without a sign between them, which bind closer than a division: 1/2x is 1/(2x), but 1/2 x and 1/2\\pi
-        are halves."""
+        """Factors without a sign between them, which bind closer than a division: a/2x is a/(2x). But 1/2x and 1/2\\pi
+        are halves, as a fraction of two numerals is one number."""
         numeral = self.is_number()
         value = self.power()
         if numeral and not of_function and self.peek() == "/" and self.is_number(1):
@@ -203,7 +215,7 @@ class _Reader:
         while self.starts_factor():
             if of_function and (self.peek().lstrip("\\") in FUNCTIONS or self.peek() in ("(", "[")):
                 break
-            if self.is_number():
+            if self.is_number() and self._last not in ("!", "}"):  # 7!3! and 2^{x}3^{x}, but not 7 3
                 raise Unreadable("two numbers side by side")
             value = small(value * self.power())
         return value
@@ -259,9 +271,7 @@ class _Reader:
             if token == r"\{":
                 raise Unreadable("a set within an expression")
             bars, self._bars = self._bars, 0
-            value = self.sum()
-            if token == "{" and self.skip(r"\choose"):
-                value = binomial(value, self.sum())
+            value = self.group()
             self.take(_FORMS[token])
             self._bars = bars
             return value
@@ -377,8 +387,7 @@ class _Reader:
             if self.skip("["):
                 index = self.sum()
                 self.take("]")
-            argument = self.argument()
-            return raised(argument, divided(Integer(1), index))
+            return root(self.argument(), index)
         base = None
         if name == "log" and self.skip("_"):
             base = self.argument()

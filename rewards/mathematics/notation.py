@@ -30,8 +30,28 @@ _DOTS = re.compile(r"\.{3,}")
 _UNIT_LETTERS = frozenset("mgshLlNJWVK")
 _TEXT_GROUP = re.compile(
     r"\\(?:text(?:rm|bf|it|sf|tt|normal|up|sc)?|mbox|hbox|fbox|math(?:rm|bf|it|sf|tt|cal|scr|frak)|operatorname\*?|boldsymbol|bm|emph)"
-    r"\s*\{([^{}]*)\}"
+    r"\s*\{((?:[^{}]|\^\{[^{}]*\})*)\}"
 )
+_UNSEEN = re.compile(r"\\[hv]?phantom\s*\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}")
+_RATE = re.compile(
+    r"\\[dt]?frac\s*\{\s*(\\(?:text|mathrm)\s*\{[^{}]*\}(?:\^\{?[0-9]\}?)?)\s*\}"
+    r"\s*\{\s*(\\(?:text|mathrm)\s*\{[^{}]*\}(?:\^\{?[0-9]\}?)?)\s*\}"
+)
+_COUNTED = re.compile(r"([-+]?[0-9][0-9.,/]*)\s+([A-Za-z][^0-9,]*)")
+_JOINING = re.compile(r"(?:and|or|to)\b")
+_ANGLED = re.compile(r"\s*<([^<>=,]*,[^<>=]*)>\s*")
+_POWER_OF_TEN = re.compile(r"(?<=[0-9])\s*[xX]\s*(?=10\s*\^)")
+_NEGATED = re.compile(r"\\not\s*=")
+_CHOOSE = re.compile(r"(?<![\\A-Za-z])choose(?![A-Za-z])")
+_REPEATING = (
+    re.compile(r"(?<![0-9.])([0-9]+\.[0-9]{0,9}?)([0-9]{1,9}?)\2{2,99}\s?\\ldots"),  # 0.1666...
+    re.compile(r"(?<![0-9.])([0-9]+\.[0-9]*)\\(?:bar|dot)\s*\{?([0-9]+)\}?"),
+    re.compile(r"(?<![0-9.])([0-9]+\.)\(([0-9]+)\)"),
+)
+_GOING_ON = re.compile(r"(?<![0-9.])([0-9]+\.[0-9]+)\s*\\ldots")
+# ]1, 2[ is (1, 2). All pairs of brackets are looked at, so that [1, 2], [3, 4] is nothing of the kind.
+_SIDE = r"\s*[^\s\[\](),;][^\[\](),;]*"
+_FACING = re.compile(rf"(\[|(?:^|(?<=[\s(,=])|(?<=\\cup)|(?<=\\in))\])({_SIDE}[,;]{_SIDE})([\[\]])")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _COMPARED = (
     ("<=", r"\le "),
@@ -62,7 +82,10 @@ def clean(text: str) -> str:
         text = text.replace("\\\\", "\\")
     text = text.replace(r"\$", "¤")
     text = text.replace("$", "¤" if text.count("$") == 1 else " ")
+    if angled := _ANGLED.fullmatch(text):
+        text = rf"\langle {angled[1]}\rangle "
     text = _DOTS.sub(r"\\ldots ", _DELIMITERS.sub(" ", text))
+    text = _RATE.sub(_rate, _UNSEEN.sub("", text))
     text = _BRACED_COMMA.sub(",", text)
     text = _BETWEEN_DIGITS.sub("", text)
     text = _SPACES.sub(lambda m: "" if m.group()[1:2] == "!" else " ", text)
@@ -74,9 +97,24 @@ def clean(text: str) -> str:
     text = _COMMAND.sub(lambda m: COMMANDS.get(m.group(), m.group()), text)
     for written, meant in _COMPARED:
         text = text.replace(written, meant)
-    text = _MODULUS.sub(r" mod \1 ", text)
+    text = _POWER_OF_TEN.sub(r"\\times ", _NEGATED.sub(r"\\neq ", text))
+    text = _MODULUS.sub(r" mod \1 ", _CHOOSE.sub(r"\\choose ", text))
     text = _MIXED.sub(r"(\1+\2/\3)", text)
+    for repeating in _REPEATING:
+        text = repeating.sub(r"\1\\overline{\2}", text)
+    text = _GOING_ON.sub(r"\1", text)
+    text = _FACING.sub(_facing, text)
     return bare(text)
+
+
+def _facing(match: re.Match[str]) -> str:
+    left, inner, right = match.groups()
+    return f"{'[' if left == '[' else '('}{inner}{']' if right == ']' else ')'}"
+
+
+def _rate(match: re.Match[str]) -> str:
+    r"""\frac{\text{km}}{\text{h}} as \text{km/h}."""
+    return "⟦{}/{}⟧".format(*(_TEXT_GROUP.sub(lambda m: m[1].strip(), side) for side in match.groups()))
 
 
 def is_deep(text: str) -> bool:
@@ -98,6 +136,8 @@ def bare(text: str) -> str:
         if text.endswith("\\"):
             text = text[:-1]
         if text.startswith("{") and text.endswith("}") and closing(text, 0) == len(text) - 1:
+            if len(split(text[1:-1], ",")) > 1:  # {1, 2} as keyboards write a set
+                return rf"\{{{text[1:-1]}\}}"
             text = text[1:-1]
         if text == before:
             return text
@@ -137,9 +177,13 @@ def _text_group(match: re.Match[str]) -> str:
     inner = match.group(1).strip()
     if not inner:
         return " "
-    if inner in FUNCTIONS:
+    before, behind = match.string[: match.start()].rstrip(), match.string[match.end() :].lstrip()[:1]
+    counts = before[-1:] in {*"0123456789)}]"} or before.endswith(r"\pi")
+    if inner in FUNCTIONS and not (counts and inner in ("min", "sec") and behind in {"", *".,;$^/"}):
         return rf"\{inner} "
-    if inner in _UNIT_LETTERS and match.string[: match.start()].rstrip()[-1:] in {*"0123456789)}]"}:
+    if (counted := _COUNTED.fullmatch(inner)) and not _JOINING.match(counted[2]):
+        return f"{counted[1]} ⟦{counted[2]}⟧"
+    if inner in _UNIT_LETTERS and counts:
         return f"⟦{inner}⟧"
     if len(inner) == 1 or (inner[0] == "\\" and inner[1:].isalpha()) or not _NAME.search(inner):
         return f" {inner} " if inner.isalpha() else inner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _FUNCTIONS = (
     "sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan arccot arcsec arccsc asin acos atan arsinh arcosh artanh"
-    " asinh acosh atanh log ln lg exp sqrt max min gcd lcm floor ceil abs det sgn sign"
+    " asinh acosh atanh log ln lg exp sqrt cbrt cis max min gcd lcm floor ceil abs det sgn sign"
 )
 _LETTERS = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho varrho sigma"
@@ -108,7 +108,6 @@ _COMMANDS = {  # what is meant: by commands
     "": (
         r"\left \right \mleft \mright \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr"
         r" \displaystyle \textstyle \limits \nolimits \rm \bf \it \hline \cr \normalsize \large \Large"
-        r" \phantom"
     ),
 }
 COMMANDS = {command: meant for meant, commands in _COMMANDS.items() for command in commands.split()}

@@ -58,6 +58,8 @@ _PLAIN = {  # spellings: factor, dimension
     "kmh kph kmph": ("1/3.6", {"m": 1, "s": -1}),
     "deg degree ° \\circ": ("1", {"degree": 1}),
     "rad radian": ("1", {"radian": 1}),
+    "celsius": ("1", {"celsius": 1}),
+    "fahrenheit": ("1", {"fahrenheit": 1}),
     "¤ dollar usd": ("1", {"dollar": 1}),
     "cent ¢ penny pennies": ("1/100", {"dollar": 1}),
     "€ euro eur": ("1", {"euro": 1}),
@@ -139,9 +141,10 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
     A unit stands behind a number or a closing bracket: `10⟦cm⟧`, `10 cm^2`, `(3+4) km/h`, `5 apples`, `90^\circ`,
     `¤5`. A bare letter is one only after a space (`5 m`, but not `5m`).
     """
-    if text and text[0] in "¤€£¥₹":
-        rest, behind = take_unit(text[1:].strip())
-        return rest, behind if behind and behind.known else parse_unit(text[0])
+    text = _TEMPERATURE.sub(lambda m: "⟦celsius⟧" if m[1][0] in "Cc" else "⟦fahrenheit⟧", text)
+    if currency := _CURRENCY.match(text):
+        rest, behind = take_unit(currency["sign"] + text[currency.end() :].strip())
+        return rest, behind if behind and behind.known else parse_unit(currency["name"])
     start = _start(text)
     if start is None:
         return text, None
@@ -149,11 +152,12 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
     if tail[0] == "^" and any(name in value for name in FUNCTIONS):
         return text, None  # degrees within an expression
     spaced = text[start - 1 : start].isspace() or "⟦" in tail
+    counts = text[:start].rstrip()[-1:] in _COUNTING  # else 2\pi cm, x⟦cm⟧, but not f⟦is even⟧
     bare = tail.isalpha() and len(tail) == 1
     if bare and not spaced:
         return text, None
     unit = parse_unit(tail)
-    if unit is None or not (unit.known or spaced):
+    if unit is None or not (unit.known or (spaced and counts)):
         return text, None
     if unit == Unit():
         return value, None
@@ -162,8 +166,14 @@ def take_unit(text: str) -> tuple[str, Unit | None]:
     return value, unit
 
 
+_COUNTING = frozenset("0123456789)}]!.|")  # what a number ends in
 _TAIL = re.compile(
-    r"(?<=[0-9)}\]!.|])\s*(?:⟦|(?<!_)[A-Za-zµμ]{2,}|\s[A-Za-z]\s*(?:$|[/^])|\^\s*\{?\s*\\circ|[¤€£¥₹¢°])|(?<=[0-9])[msghLlN]\s*[\^/]"
+    r"(?<=[0-9)}\]!.|])\s*(?:⟦|(?<!_)(?!pi(?![A-Za-z]))[A-Za-zµμ]{2,}|\s[A-Za-z]\s*(?:$|[/^])|\^\s*\{?\s*\\circ|[¤€£¥₹¢°])|(?<=[0-9])[msghLlN]\s*[\^/]"
+    r"|(?<=[A-Za-z])\s*⟦|(?<=pi)\s+[A-Za-zµμ]{2,}"
+)
+_CURRENCY = re.compile(r"(?P<sign>-?)\s*(?P<name>[¤€£¥₹]|(?:USD|EUR|GBP|Rs)(?![A-Za-z])\.?(?=\s*[0-9]))", re.IGNORECASE)
+_TEMPERATURE = re.compile(
+    r"(?:\^\s*\{?\s*\\circ\s*\}?|(?<![A-Za-z])degrees?)\s*⟦?\s*(C|F|(?i:celsius|fahrenheit))(?![A-Za-z])\s*⟧?"
 )
 
 
