@@ -137,6 +137,28 @@ def test_the_page(kind: str, width: int, scheme: str, browser: Any, tmp_path: Pa
     context.close()
 
 
+def test_where_no_run_came_to_its_end_the_page_says_so(browser: Any, tmp_path: Path) -> None:
+    results = made_up()
+    results["summary"] = {name: {"runs": 0} for name in NAMES}
+    results["runs"] = [{"agent": name, "seed": 0, "status": "failed", "error": "ValueError"} for name in NAMES]
+    (tmp_path / "report.html").write_text(report(results, tmp_path))
+    page = browser.new_page()
+    told: list[str] = []
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.locator("#chart svg text", has_text="No run has come to its end.").is_visible()
+    assert page.locator("td", has_text="ValueError").count() == len(NAMES)
+    page.close()
+    assert told == []
+    plot(results, tmp_path / "curves.svg")
+
+
+def test_what_is_said_of_a_number_stands_below_it(tmp_path: Path) -> None:
+    page = report(made_up(), tmp_path)
+    assert "<td>0.540<small>[0.510, 0.570]</small></td>" in page
+    assert "<td>300,000<small>(2 of 3)</small></td>" in page
+
+
 def test_the_other_forms_take_any_text(tmp_path: Path) -> None:
     results = made_up()
     plot(results, tmp_path / "curves.png", tmp_path / "curves.svg")

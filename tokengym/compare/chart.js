@@ -105,6 +105,10 @@ function draw() {
   drawAxes();
   const shown = agents.filter((agent) => !hidden.has(agent.name));
   shown.forEach(drawCurve);
+  if (!agents.length) {
+    const middle = { x: place.width / 2, y: place.height / 3, "text-anchor": "middle" };
+    svg.append(element("text", middle, "No run has come to its end."));
+  }
   tip.hidden = chosen === null || !shown.length;
   if (!tip.hidden) drawValues(shown);
 }

@@ -59,9 +59,12 @@ def plot(results: Mapping[str, Any], *paths: Path) -> None:
     left.set_xlabel("sampled tokens (thousands)")
     left.set_ylabel(f"{results['metric']} on held-out problems")
     left.set_title(f"Learning curves on {results['terms']['env']}", loc="left", fontsize=11)
-    left.margins(x=0.02)
+    last = results["points"][-1] / 1000
+    left.set_xlim(-0.02 * last, 1.02 * last)
     left.grid(alpha=0.25)
-    if names:
+    if not names:
+        left.text(0.5, 0.5, "No run has come to its end.", ha="center", transform=left.transAxes)
+    else:
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=7, frameon=False, fontsize=9)
 
     for row, name in enumerate(reversed(names)):

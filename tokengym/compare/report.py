@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 from importlib import resources
@@ -13,6 +14,9 @@ from urllib.parse import quote
 
 from .run import score
 from .tables import Table, facts, number, tables, title
+
+BELOW = re.compile(r"(.+) (\[-?[\d.]+, -?[\d.]+\]|\(\d+ of \d+\))")
+"""A cell of a table with an interval, or with a count of runs."""
 
 
 def report(results: Mapping[str, Any], folder: Path) -> str:
@@ -66,10 +70,9 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escaped; an interval stands below its estimate, which takes less width."""
-    value, found, bounds = text.partition(" [")
-    interval = found and bounds.endswith("]") and not bounds.strip("-0123456789., ]")
-    return f"{escape(value)}<small>[{escape(bounds)}</small>" if interval else escape(text)
+    """Escaped; an interval, or of how many runs a number is, stands below its estimate, which takes less width."""
+    found = BELOW.fullmatch(text)
+    return f"{escape(found[1])}<small>{found[2]}</small>" if found else escape(text)
 
 
 def _row(cells: list[str]) -> str:
