@@ -44,7 +44,7 @@ $(VENV)/.installed-trl: $(VENV)/.installed-dev
 
 $(LINKS):
 	mkdir -p $(LINKS)
-	ln -sf ../../tokengym/__init__.py ../../tokengym/cli.py $(LINKS)/
+	ln -sf ../../tokengym/__init__.py ../../tokengym/cli.py ../../tokengym/arguments.py $(LINKS)/
 	ln -sfn ../../tokengym/viewer $(LINKS)/viewer
 	ln -sfn ../../tokengym/compare $(LINKS)/compare
 	ln -sfn ../../rewards $(LINKS)/rewards

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
+
+from .arguments import Compare, Eval, Run, Task, UsageError, View, environment_options, name_and_value, near, parse
 
 if TYPE_CHECKING:
     from tokengym.agents import BaseAgent
@@ -28,122 +28,6 @@ COMMANDS = {
     "envs": "list the environments",
     "agents": "list the agents",
 }
-
-
-class UsageError(Exception):
-    """What the user asked for cannot be done; its text is the one line to show."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to learn or to be asked."""
-
-    env: str = "MathVerify-v0"
-    """The environment; `tokengym envs` lists them."""
-    dataset: str | None = None
-    """Rows for it in place of its own: a .jsonl, .json or .parquet file, or a datasets hub id."""
-    env_options: tuple[str, ...] = ()
-    """Further arguments of the environment, as NAME=VALUE: difficulty=2, question_column=text, …"""
-
-    def options(self) -> dict[str, Any]:
-        """The environment's arguments.
-
-        Raises:
-            UsageError: if one is not of the form NAME=VALUE.
-        """
-        options: dict[str, Any] = {} if self.dataset is None else {"dataset": self.dataset}
-        for pair in self.env_options:
-            name, value = _pair(pair, "--env-options takes NAME=VALUE, for example difficulty=2")
-            options[name] = value
-        return options
-
-
-@dataclass(frozen=True)
-class Run:
-    """What to train, and where to keep it."""
-
-    model: str = "tiny"
-    """The policy: tiny (built in), a folder, or a hub id."""
-    run_dir: str | None = None
-    """Folder for metrics and checkpoints; by default a new one below runs/."""
-    resume: str | None = None
-    """Go on with the run in this folder, from its last checkpoint, with its own options."""
-    eval_episodes: int = 200
-    """Held-out problems asked before and after; 0 asks none."""
-    json: str | None = None
-    """Write a summary of the run to this file."""
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Train agents on equal terms, each with several seeds, and write results.json, table.md, curves.png, curves.svg and
-    report.html. The same command goes on where it was stopped, and repeats the runs that failed. Terms that are not given are
-    those of the settings."""
-
-    agents: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Which; `tokengym agents` lists them."""
-    task: Annotated[Task, tyro.conf.OmitArgPrefixes]
-    """What they learn."""
-    model: str = "tiny"
-    """What all start from: tiny (built in, with a warm start for each seed), a folder, or a hub id."""
-    out: str | None = None
-    """Folder for the results; by default runs/compare-ENV. Agents and seeds may be added to those that it holds."""
-    seeds: int | None = None
-    """Runs of each agent."""
-    budget: int | None = None
-    """Tokens that a run may sample; it ends with the step that reaches them."""
-    config: str | None = None
-    """A YAML file of settings. By default benchmarks/configs/ENV.yaml, which comes with TokenGym, for the built-in policy on the
-    environment's own problems."""
-    options: tuple[str, ...] = ()
-    """Options of the agents that come before the file's, as NAME=VALUE for all and AGENT.NAME=VALUE for one: group_size=16
-    ppo.epochs=2, …"""
-    evaluations: int | None = None
-    """How often held-out problems are asked on the way, at even distances in tokens; they are asked once before, too."""
-    problems: int | None = None
-    """How many."""
-    samples: int | None = None
-    """Completions of each; pass@k is estimated for k up to this."""
-    threshold: float | None = None
-    """Report the tokens that it takes to reach this score."""
-    jobs: int | None = None
-    """Runs side by side: by default one a core, and one on a GPU."""
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Evaluate a run or a model on held-out problems."""
-
-    source: Annotated[str, tyro.conf.Positional]
-    """The folder of a run, a model's folder, or a hub id."""
-    task: Annotated[Task, tyro.conf.OmitArgPrefixes]
-    """For a run, by default what it was trained on."""
-    episodes: int = 200
-    """Held-out problems."""
-    samples: int = 1
-    """Completions of each; pass@k is estimated for k up to this."""
-    temperature: float = 1.0
-    """Of sampling: 1 asks the policy as it is, 0 takes the likeliest tokens."""
-    max_new_tokens: int | None = None
-    """Tokens of a completion. By default the run's own limit; 256 for a model, 32 for tiny."""
-    json: str | None = None
-    """Write the result to this file."""
-
-
-@dataclass(frozen=True)
-class View:
-    """Write a page on which a run's recorded rollouts can be looked at: steps, groups, trajectories, tokens."""
-
-    run: Annotated[str, tyro.conf.Positional]
-    """The folder of a run."""
-    out: str | None = None
-    """Write the page to this file, in place of RUN/view.html."""
-    steps: tuple[int, ...] = ()
-    """The steps to show. By default all that were recorded, or evenly spaced ones if they are too many for one page."""
-    serve: bool = False
-    """Serve the page on this machine as well, as the run then is, until Ctrl-C."""
-    port: int = 0
-    """Where to serve it; 0 takes a port that is free."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -173,7 +57,7 @@ def _run(args: list[str]) -> None:
         return
     command, rest = args[0], args[1:]
     if command not in COMMANDS:
-        raise UsageError(f"unknown command {command!r}{_near(command, COMMANDS)}; commands are {', '.join(COMMANDS)}")
+        raise UsageError(f"unknown command {command!r}{near(command, COMMANDS)}; commands are {', '.join(COMMANDS)}")
     {"train": _train, "compare": _compare, "eval": _eval, "view": _view, "envs": _envs, "agents": _agents}[command](
         rest
     )
@@ -189,7 +73,7 @@ def _train(args: list[str]) -> None:
             raise UsageError("which agent?")
         return
     if args[0] not in AGENTS:
-        raise UsageError(f"unknown agent {args[0]!r}{_near(args[0], AGENTS)}; agents are {', '.join(AGENTS)}")
+        raise UsageError(f"unknown agent {args[0]!r}{near(args[0], AGENTS)}; agents are {', '.join(AGENTS)}")
     agent_class = AGENTS[args[0]]
     config_type: Any = getattr(agent_class, "Config")  # noqa: B009 (a class attribute that pyright takes for an instance's)
     # Values are judged by the agent, whose refusals become one line; tyro would frame them.
@@ -203,8 +87,11 @@ def _train(args: list[str]) -> None:
         frozen=True,
     )
     form.__doc__ = f"{agent_class.summary} ({agent_class.paper})."
-    given: Any = _parse(form, f"tokengym train {args[0]}", args[1:])
+    given: Any = parse(form, f"tokengym train {args[0]}", args[1:])
     run: Run = given.run
+    if run.eval_episodes < 0:
+        raise UsageError(f"--eval-episodes is at least 0, not {run.eval_episodes}")
+    _check_json(run.json)
     if run.resume is not None:
         others = [
             a
@@ -215,8 +102,7 @@ def _train(args: list[str]) -> None:
             raise UsageError(f"--resume goes on with the run's own options; leave {others[0]} out")
         agent = _refused(lambda: agent_class.load(run.resume))  # type: ignore[arg-type]
     else:
-        if run.model != "tiny" and run.model.startswith((".", "/", "~")) and not Path(run.model).expanduser().is_dir():
-            raise UsageError(f"no model folder {run.model!r}")
+        _check_model(run.model)
         config = {f.name: getattr(given.agent, f.name) for f in dataclasses.fields(given.agent)}
         options = given.task.options()
         agent = _refused(
@@ -228,7 +114,7 @@ def _train(args: list[str]) -> None:
 def _train_and_report(agent: BaseAgent, run: Run) -> None:
     started = time.perf_counter()
     first_step, first_tokens = agent.step, agent.sampled_tokens
-    before = agent.evaluate(run.eval_episodes) if run.eval_episodes else None
+    before = _refused(lambda: agent.evaluate(run.eval_episodes)) if run.eval_episodes else None
     if before is not None:
         print(
             f"before training: {_accuracy(before.accuracy, before.reward.value)} on {before.problems} held-out problems"
@@ -236,7 +122,7 @@ def _train_and_report(agent: BaseAgent, run: Run) -> None:
     learning = time.perf_counter()
     _refused(agent.learn)
     learned = time.perf_counter() - learning
-    after = agent.evaluate(run.eval_episodes) if run.eval_episodes else None
+    after = _refused(lambda: agent.evaluate(run.eval_episodes)) if run.eval_episodes else None
     if after is not None:
         print(f"after training:  {_accuracy(after.accuracy, after.reward.value)} on {after.problems} held-out problems")
     seconds = time.perf_counter() - started
@@ -261,16 +147,11 @@ def _train_and_report(agent: BaseAgent, run: Run) -> None:
 def _compare(args: list[str]) -> None:
     if not args:
         raise UsageError("which agents? tokengym compare --help tells more")
-    given = _parse(Compare, "tokengym compare", args)
-    if (
-        given.model != "tiny"
-        and given.model.startswith((".", "/", "~"))
-        and not Path(given.model).expanduser().is_dir()
-    ):
-        raise UsageError(f"no model folder {given.model!r}")
+    given = parse(Compare, "tokengym compare", args)
+    _check_model(given.model)
     options: dict[str, Any] = {}
-    for pair in given.options:
-        name, value = _pair(pair, "--options takes NAME=VALUE or AGENT.NAME=VALUE, for example ppo.epochs=2")
+    for text in given.options:
+        name, value = name_and_value(text, "--options takes NAME=VALUE or AGENT.NAME=VALUE, for example ppo.epochs=2")
         agent, dot, option = name.rpartition(".")
         (options.setdefault(agent, {}) if dot else options)[option] = value
 
@@ -304,22 +185,29 @@ def _eval(args: list[str]) -> None:
     from tokengym.agents import AGENTS, SFT
     from tokengym.agents.base import read_description
 
-    given = _parse(Eval, "tokengym eval", args)
+    given = parse(Eval, "tokengym eval", args)
+    _check_json(given.json)
     folder = Path(given.source)
-    options = given.task.options()
+    options = environment_options(given.dataset, given.env_options)
     limit = {} if given.max_new_tokens is None else {"max_new_tokens": given.max_new_tokens}
     if (folder / "agent.json").is_file():
         described = _refused(lambda: read_description(folder))
         known = {agent_class.__name__: agent_class for agent_class in AGENTS.values()}
-        if options or given.task.env != described["env"]:
+        name = described["agent"]
+        if name not in known:
+            raise UsageError(f"{folder} holds a {name} agent, which is not one of TokenGym's: evaluate it from Python")
+        if options or given.env not in (None, described["env"]):
             limit |= {"env_options": options}
-        env = None if given.task.env == described["env"] else given.task.env
-        agent = _refused(lambda: known[described["agent"]].load(folder, env=env, **limit))
+        agent = _refused(lambda: known[name].load(folder, env=given.env, **limit))
     else:
         if given.source != "tiny" and folder.exists() and not (folder / "config.json").is_file():
             raise UsageError(f"{folder} holds neither a run (agent.json) nor a model (config.json)")
+        _check_model(given.source)
+        runs = {str(path.parent) for path in folder.parent.glob("*/agent.json")}
+        if runs and len(folder.parts) > 1 and not folder.exists():
+            raise UsageError(f"there is no run {given.source}{near(given.source, runs)}")
         # Any agent evaluates alike; this one keeps no second copy of the model.
-        agent = _refused(lambda: SFT(given.source, given.task.env, env_options=options, **limit))
+        agent = _refused(lambda: SFT(given.source, given.env or Task.env, env_options=options, **limit))
     result = _refused(lambda: agent.evaluate(given.episodes, given.samples, given.temperature))
     print(result)
     for line in agent.notes():
@@ -330,7 +218,7 @@ def _eval(args: list[str]) -> None:
 def _view(args: list[str]) -> None:
     from tokengym import viewer
 
-    given = _parse(View, "tokengym view", args)
+    given = parse(View, "tokengym view", args)
     if given.port and not given.serve:
         raise UsageError("--port is for --serve")
     if not 0 <= given.port < 65536:
@@ -372,38 +260,6 @@ def _agents(args: list[str]) -> None:
 # Helpers.
 
 
-def _pair(text: str, expected: str) -> tuple[str, Any]:
-    """A name and its value from NAME=VALUE; a value that is not JSON is text."""
-    name, found, value = text.partition("=")
-    if not found or not name:
-        raise UsageError(f"{expected}, not {text!r}")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
-
-
-def _parse(form: type, program: str, args: list[str]) -> Any:
-    """`args` as the dataclass `form`; unknown options become one line with the nearest known one."""
-    given, unknown = tyro.cli(form, prog=program, args=args, return_unknown_args=True)
-    if unknown:
-        name = unknown[0].split("=")[0]
-        raise UsageError(f"unknown option {name}{_near(name, _flags(form))}; {program} --help lists them")
-    return given
-
-
-def _flags(form: type) -> list[str]:
-    names: list[str] = []
-    for field in dataclasses.fields(form):
-        inner = getattr(field.type, "__origin__", field.type)
-        inner = {"Task": Task}.get(str(inner), inner)
-        if dataclasses.is_dataclass(inner):
-            names += [f.name for f in dataclasses.fields(inner)]
-        else:
-            names.append(field.name)
-    return [f"--{name.replace('_', '-')}" for name in names]
-
-
 def _refused(call: Any) -> Any:
     """The result of `call`; the errors that describe bad input become one line."""
     try:
@@ -414,9 +270,18 @@ def _refused(call: Any) -> Any:
         raise UsageError(" ".join(str(error).split())) from error
 
 
-def _near(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def _check_model(name: str) -> None:
+    """Refuse a folder that is not there. What is not meant as one may be on the hub."""
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise UsageError(f"no model folder {name!r}")
+
+
+def _check_json(path: str | None) -> None:
+    """Refuse a file that cannot be written before the work that it is to tell of."""
+    if path is not None and not os.access(path if os.path.exists(path) else Path(path).parent, os.W_OK):
+        raise UsageError(f"the file {path!r} cannot be written")
+    if path is not None and os.path.isdir(path):
+        raise UsageError(f"--json takes a file, and {path!r} is a folder")
 
 
 def _no_options(command: str, args: list[str]) -> None:
