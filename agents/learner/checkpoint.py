@@ -18,6 +18,7 @@ from ..policy import Policy
 from .update import Learner
 
 _NAME = re.compile(r"step-(\d{8})")
+_ASIDE = ".replaced-"  # before the name of a checkpoint while another one takes its place
 
 
 def save_checkpoint(
@@ -38,6 +39,12 @@ def save_checkpoint(
     temporary = folder / f".writing-{step:08d}"
     for left in [*folder.glob(".writing-*"), *folder.glob(".removing-*")]:  # by a run that was killed
         shutil.rmtree(left)
+    for left in folder.glob(f"{_ASIDE}*"):  # by one that was killed between two renames, or right after them
+        intact = folder / left.name.removeprefix(_ASIDE)
+        if intact.exists():
+            shutil.rmtree(left)
+        else:
+            os.rename(left, intact)
     temporary.mkdir(parents=True)
     save_file(_plain(learner.state()) | {"torch_generator": torch.get_rng_state()}, temporary / "learner.safetensors")
     save_file(_plain(policy.trainable()), temporary / "weights.safetensors")
@@ -47,10 +54,13 @@ def save_checkpoint(
     for path in [*temporary.rglob("*"), temporary]:
         _flush(path)
     # Nothing but renames between the old state and the new one; what is deleted is renamed out of sight first.
+    aside = folder / f"{_ASIDE}{final.name}"
     if final.exists():
-        os.rename(final, folder / f".removing-{final.name}")
+        os.rename(final, aside)
     os.rename(temporary, final)
     _flush(folder)
+    if aside.exists():
+        os.rename(aside, folder / f".removing-{final.name}")
     earlier = [path for path in checkpoints(folder) if path.name <= final.name]
     later = [path for path in checkpoints(folder) if path.name > final.name]  # of another run that was saved here
     for old in [*later, *earlier[:-keep]]:
@@ -62,8 +72,8 @@ def save_checkpoint(
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints in `folder`, oldest first."""
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda path: path.name)
+    found = {path.name.removeprefix(_ASIDE): path for place in (_ASIDE, "") for path in folder.glob(f"{place}step-*")}
+    return [found[name] for name in sorted(found) if _NAME.fullmatch(name)]
 
 
 def load_checkpoint(

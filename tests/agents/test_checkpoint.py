@@ -183,6 +183,24 @@ def test_what_a_kill_left_is_cleared_away(make_policy: MakePolicy, tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000004"]
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_kill_while_a_step_is_saved_again(make_policy: MakePolicy, tmp_path: Path, replaced: bool) -> None:
+    """Between the two renames, and right after them, the folder looks as it is made to look here."""
+    policy = make_policy()
+    learner = Learner(policy)
+    final = save_checkpoint(tmp_path, 1, policy, learner, {"x": "old"}, keep=2)
+    os.rename(final, tmp_path / ".replaced-step-00000001")
+    if replaced:
+        save_checkpoint(tmp_path / "other", 1, policy, learner, {"x": "new"}, keep=2).rename(final)
+        (tmp_path / "other").rmdir()
+    [found] = checkpoints(tmp_path)
+    expected = {"x": "new" if replaced else "old", "step": 1}
+    assert load_checkpoint(found, policy, learner) == expected
+    save_checkpoint(tmp_path, 2, policy, learner, {}, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    assert load_checkpoint(final, policy, learner) == expected
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not condition():
