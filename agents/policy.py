@@ -180,12 +180,18 @@ def pick_device(device: str) -> torch.device:
 
 @contextmanager
 def _naming_model(name: str) -> Iterator[None]:
-    """Errors of loading as one sentence that names the model."""
+    """Errors of loading as one sentence that names the model, without the hub's own notes of each attempt before it."""
+    from huggingface_hub.utils import logging
+
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         yield
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"no model {name!r}: no folder that has one, nor reachable on the hub ({reason})") from error
+    finally:
+        logging.set_verbosity(told)
 
 
 @contextmanager

@@ -485,6 +485,10 @@ def test_bad_options(message: str, options: dict[str, Any]) -> None:
     refused(message, agent=FastGRPO, env=Letters(), **options)
 
 
+def test_an_unusable_device_is_refused_before_the_warm_start() -> None:
+    refused("cannot be used here", env=Letters(), device="cuda:77")  # a warm start would miss demonstrations
+
+
 def test_unknown_options() -> None:
     refused("unknown option 'grup_size'; did you mean group_size", TypeError, grup_size=4)
     refused("unknown option 'zzz'", TypeError, zzz=4)
