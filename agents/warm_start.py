@@ -66,7 +66,7 @@ def warm_started(
     if folder.is_dir():
         return Policy.load(folder, device="cpu")
     policy = Policy.tiny(seed, device="cpu")
-    with progress("Warm start: imitating demonstrations", plan.max_steps + plan.cooldown_steps) as advance:
+    with progress("Imitating demonstrations", plan.max_steps + plan.cooldown_steps) as advance:
         imitate(policy, env, seed, max_tokens, plan, advance)
     # Written under another name and renamed: two programs that warm-start at once do not see each other's halves.
     temporary = folder.with_name(f"{name}.{os.getpid()}")

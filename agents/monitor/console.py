@@ -53,7 +53,7 @@ LABELS = {
 """Metric name to its label on the console, most telling first: a narrow line ends where its width does."""
 
 PLAIN_WIDTH = 80  # characters of metrics on a line in a log
-TITLE_WIDTH = 20  # characters; with it the bar fits into 80 columns
+BAR_WIDTH = 52  # characters, at least, of all that stands behind a title
 TABLE_STEPS, TABLE_SECONDS = 20, 5.0  # least distance between two tables
 TABLE_ROWS, CELL_LINES = 4, 4
 
@@ -185,7 +185,8 @@ class _Bar(Progress):
             # With rich's 30 s, steps that take longer than that would never have an estimate.
             speed_estimate_period=math.inf,
         )
-        self._id = self.add_task(_text(console, title, TITLE_WIDTH).plain, total=total, completed=completed)
+        room = max(20, console.width - BAR_WIDTH) if self.is_live else None
+        self._id = self.add_task(_text(console, title, room).plain, total=total, completed=completed)
 
     def advance_to(self, completed: int, below: RenderableType) -> None:
         self._below = below

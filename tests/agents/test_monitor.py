@@ -341,6 +341,16 @@ def test_no_line_is_wider_than_the_terminal(monitor: Callable[..., Monitor], wid
     assert max(map(len, without_controls(output(console)).splitlines())) <= width
 
 
+@pytest.mark.parametrize("title", ["GRPO on MathVerify-v0", "Evaluating MathVerify-v0", "Imitating demonstrations"])
+def test_the_main_jobs_titles_fit_into_80_columns(monitor: Callable[..., Monitor], title: str) -> None:
+    console = terminal(80)
+    with monitor(title=title, total_steps=1000, console=True, rich_console=console) as run:
+        run.log(1000, METRICS, [])
+    [*_, final] = [line for line in without_controls(output(console)).splitlines() if "1000/1000 100%" in line]
+    assert final.startswith(f"{title} ━")
+    assert final.endswith("0:00:00")
+
+
 @pytest.mark.parametrize("make_console", [terminal, pipe])
 def test_hostile_texts_are_shown_as_text(
     monitor: Callable[..., Monitor], make_console: Callable[[int], Console]
