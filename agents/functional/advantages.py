@@ -72,6 +72,8 @@ def group_normalized_steps(
 
         r̃_j = (r_j − mean) / (std + eps),   A_t = Σ r̃_j over the steps j that end at or after t
 
+    Steps are compared with those of other completions, too: a group with fewer than two valid ones has advantage 0.
+
     Args:
         step_rewards: [B, T], read where a step ends.
         step_ends: [B, T], 1 on the last token of every step.
@@ -79,7 +81,8 @@ def group_normalized_steps(
     Returns:
         [B, T], on all tokens up to the end of the last step.
     """
-    ends = (step_ends > 0) & valid.unsqueeze(1)
+    several = group_sum(valid.long(), groups) > 1
+    ends = (step_ends > 0) & (valid & several).unsqueeze(1)
     steps = upcast(step_rewards)[ends]
     normalized = torch.zeros_like(upcast(step_rewards))
     step_groups = groups.unsqueeze(1).expand_as(ends)[ends]

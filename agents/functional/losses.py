@@ -64,7 +64,7 @@ def policy_gradient_clip(
         raise ValueError(
             f"dual_clip is the largest ratio that counts where the advantage is negative, above 1; not {dual_clip}"
         )
-    bound = -dual_clip * advantages
+    bound = -dual_clip * upcast(advantages)
     beyond = (advantages < 0) & (bound < losses)
     return torch.where(beyond, bound, losses), active | beyond
 

@@ -136,6 +136,12 @@ def test_process_supervision_without_a_signal() -> None:
     assert torch.equal(found, torch.zeros(2, 3))
 
 
+def test_the_steps_of_one_completion_alone_are_compared_with_nothing() -> None:
+    rewards, ends = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0]]), torch.ones(3, 2)
+    found = group_normalized_steps(rewards, ends, torch.tensor([0, 0, 1]), torch.tensor([True, False, True]))
+    assert torch.equal(found, torch.zeros(3, 2))
+
+
 def test_spo_by_hand() -> None:
     # R − mean is ½ on one token and −½ on two; the mean is −1/6, the unbiased variance 1/3.
     rewards, means = torch.tensor([1.0, 0.0, 5.0]), torch.tensor([0.5, 0.5, 0.5])

@@ -78,6 +78,12 @@ def test_dual_clip_by_hand(ratio: float, advantage: float, loss: float, clipped:
     assert gradient(losses, logprobs) == pytest.approx(0.0 if clipped else -ratio * advantage)
 
 
+def test_the_bound_of_the_dual_clip_is_not_rounded_to_half_precision() -> None:
+    advantage = torch.tensor([[-1.0078125]], dtype=torch.bfloat16)  # three times that is no bfloat16
+    losses, _ = policy_gradient_clip(torch.zeros(1, 1), torch.full((1, 1), -2.0), advantage, 0.2, 0.2, dual_clip=3.0)
+    assert losses.item() == 3.0234375
+
+
 def test_dual_clip_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="dual_clip"):
         policy_gradient_clip(*at(1.0), number(1.0), 0.2, 0.2, dual_clip=1.0)
