@@ -86,10 +86,9 @@ class Agent(BaseAgent[C], Generic[C]):
         batch = self.pack(learned).to(self.policy.model.device)
         if not kept:  # a batch to report on, but nothing to learn from
             batch = batch.learning_from(torch.zeros_like(batch.valid))
-        if self.reference is not None and c.kl_coef:
+        if self.reference is not None and c.kl_coef and self.kl_in_reward:
             batch = replace(batch, ref_logprobs=self.learner.reference_logprobs(batch, self.reference))
-            if self.kl_in_reward:
-                batch = batch.with_penalty(self.kl_coef)
+            batch = batch.with_penalty(self.kl_coef)
         batch = self.estimate(batch)
         if self.is_recorded:
             self.recording = StepRecording(sampled, learned, batch)
@@ -165,7 +164,6 @@ class Agent(BaseAgent[C], Generic[C]):
                 losses = losses * importance_weights(old, sampler, c.correction_cap)
             else:
                 losses = losses * importance_mask(old, sampler, terms.action_mask, c.correction_cap)
-            reported["correction/mismatch"] = (old - sampler).abs()
         if c.kl_coef and not self.kl_in_reward:
             assert terms.ref_logprobs is not None
             losses = losses + self.kl_coef * k3(terms.logprobs - terms.ref_logprobs)

@@ -12,11 +12,11 @@ from ..agent import Agent
 from ..config import GroupConfig
 from ..functional import cispo, group_normalized, sapo
 from ..learner import Batch, TokenTerms
-from .clipped import ClippedGroupConfig
+from .clipped import RatioGroupConfig
 
 
 @dataclass(frozen=True)
-class CISPOConfig(ClippedGroupConfig):
+class CISPOConfig(RatioGroupConfig):
     """Options of CISPO."""
 
 

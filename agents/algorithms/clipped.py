@@ -15,19 +15,33 @@ from ..learner import TokenTerms
 
 
 @dataclass(frozen=True)
-class ClippedConfig(OnPolicyConfig):
-    """Options of the algorithms with a clipped ratio."""
+class RatioConfig(OnPolicyConfig):
+    """Options of the algorithms that clip a ratio, each in its own way."""
 
     clip_low: float = 0.2
     """How far the ratio to the sampling policy may fall below 1."""
     clip_high: float = 0.2
     """How far it may rise above 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._above(0, "clip_low", "clip_high")
+
+
+@dataclass(frozen=True)
+class RatioGroupConfig(RatioConfig, GroupConfig):
+    """Both."""
+
+
+@dataclass(frozen=True)
+class ClippedConfig(RatioConfig):
+    """Options of the algorithms with PPO's clipped loss."""
+
     dual_clip: float | None = None
     """Dual clip (arXiv 1912.09729): where the advantage is negative the loss is at most this times its size; 3 is usual."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._above(0, "clip_low", "clip_high")
         self._above(1, "dual_clip")
 
 

@@ -40,6 +40,8 @@ class DAPO(ClippedAgent[DAPOConfig]):
     punishment of overlong completions, added to the reward. Its overlong filtering is `mask_truncated`.
 
         punishment = 0 for |o| ≤ L − L_cache, then −(|o| − (L − L_cache)) / L_cache, at least −1
+
+    with |o| the length of a completion, of several turns the longest, and L = max_new_tokens.
     """
 
     Config = DAPOConfig
@@ -51,7 +53,10 @@ class DAPO(ClippedAgent[DAPOConfig]):
         assert limit is not None
         if not share:
             return {}
-        punishments = SoftOverlong(limit, max(1, round(share * limit))).score([t.episode for t in trajectories])
+        # The limit is one of a turn, and so is the length that is compared with it.
+        longest = [max((end - start for start, end in t.turns), default=0) for t in trajectories]
+        turns = [replace(t.episode, num_tokens=tokens) for t, tokens in zip(trajectories, longest)]
+        punishments = SoftOverlong(limit, max(1, round(share * limit))).score(turns)
         return {"punishment": torch.tensor([p.value or 0.0 for p in punishments])}
 
     def estimate(self, batch: Batch) -> Batch:

@@ -11,11 +11,11 @@ from torch import Tensor
 from ..agent import Agent
 from ..functional import Aggregation, gmpo, group_normalized, gspo, gspo_token
 from ..learner import Batch, TokenTerms
-from .clipped import ClippedGroupConfig
+from .clipped import RatioGroupConfig
 
 
 @dataclass(frozen=True)
-class GSPOConfig(ClippedGroupConfig):
+class GSPOConfig(RatioGroupConfig):
     """Options of GSPO."""
 
     clip_low: float = 3e-4
@@ -65,7 +65,7 @@ class GSPOToken(GSPO):
 
 
 @dataclass(frozen=True)
-class GMPOConfig(ClippedGroupConfig):
+class GMPOConfig(RatioGroupConfig):
     """Options of GMPO."""
 
     clip_low: float = 0.4

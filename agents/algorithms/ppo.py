@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..functional import adaptive_kl, k3, penalty_kl, policy_gradient_penalty
+from ..functional import adaptive_kl, k3, penalty_kl, policy_gradient_penalty, sequence_log_ratio
 from ..learner import Batch, TextCorpus, TokenTerms, negative_log_likelihood
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .clipped import ClippedConfig, clipped_loss
@@ -63,8 +63,11 @@ class PPO(ActorCritic[PPOConfig]):
         metrics = super().after_update(batch)
         if c.kl_target is not None:
             assert batch.ref_logprobs is not None
-            log_ratios = ((batch.old_logprobs - batch.ref_logprobs) * batch.action_mask).sum(dim=1)
-            self.kl_coef = adaptive_kl(self.kl_coef, float(log_ratios.mean()), c.kl_target, len(batch), c.kl_horizon)
+            log_ratios = sequence_log_ratio(batch.old_logprobs, batch.ref_logprobs, batch.action_mask)
+            log_ratios = log_ratios[batch.action_mask.any(dim=1)]
+            if len(log_ratios):
+                divergence, count = float(log_ratios.mean()), len(log_ratios)
+                self.kl_coef = adaptive_kl(self.kl_coef, divergence, c.kl_target, count, c.kl_horizon)
             metrics["kl/coef"] = self.kl_coef
         return metrics
 
@@ -81,7 +84,13 @@ class PPO(ActorCritic[PPOConfig]):
         def pretrain() -> dict[str, float]:
             assert self.text is not None
             batch = self.text.draw(self.config.ptx_batch_size, draw).to(self.policy.model.device)
-            found = self.learner.accumulate(batch, negative_log_likelihood, scale=self.config.ptx_coef)
+            found = self.learner.accumulate(
+                batch,
+                negative_log_likelihood,
+                scale=self.config.ptx_coef,
+                aggregation="token-mean",
+                temperature=1.0,  # text is not sampled
+            )
             return {"ptx/loss": found["loss"]}
 
         return {"auxiliary": pretrain}
@@ -117,10 +126,10 @@ class PPOPenalty(ActorCritic[PPOPenaltyConfig]):
         return losses + critic, reported | {"clip_fraction": torch.zeros_like(losses)}
 
     def after_update(self, batch: Batch) -> dict[str, float]:
-        batch = batch.to(self.policy.model.device)
-        drift = k3(batch.old_logprobs - self.learner.own_logprobs(batch)) * batch.action_mask
-        divergence = float(drift.sum() / batch.action_mask.sum().clamp(min=1))
-        self.penalty = penalty_kl(self.penalty, divergence, self.config.penalty_target)
+        acting = batch.action_mask > 0
+        if acting.any():
+            drift = k3(batch.old_logprobs - self.learner.own_logprobs(batch))[acting]
+            self.penalty = penalty_kl(self.penalty, float(drift.mean()), self.config.penalty_target)
         return super().after_update(batch) | {"kl/coef": self.penalty}
 
     def prepare(self) -> None:

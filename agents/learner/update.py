@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -122,7 +123,8 @@ class Learner:
 
         Returns:
             Means over the optimiser steps of `loss`, `entropy`, `kl/sampler`, `grad_norm`, `kl/reference` if there is a
-            reference, and whatever the loss reports, all over the sequences that were not left out;
+            reference, with `own_old_logprobs` the mean and the 99th percentile of |log π_old − log π_sampler|
+            (`correction/mismatch`, `…_p99`), and whatever the loss reports, all over the sequences that were not left out;
             `speed/learn_tokens_per_s` counts each token of the batch once per epoch.
         """
         started = time.perf_counter()
@@ -179,6 +181,8 @@ class Learner:
         computed: Tensor | None = None,
         old_is_current: bool = False,
         scale: float = 1.0,
+        aggregation: Aggregation | None = None,
+        temperature: float | None = None,
     ) -> dict[str, float]:
         """Add the gradient of `scale` times the loss of one optimiser step to `.grad` of the masters, micro-batch by
         micro-batch.
@@ -189,17 +193,19 @@ class Learner:
         Args:
             computed: [B] bool, which sequences are not left out.
             old_is_current: take the log-probabilities of this very pass for `old_logprobs`.
+            aggregation, temperature: in the place of the learner's own.
         """
-        weights = scale * token_weights(batch.action_mask, self.aggregation, self.max_new_tokens)
+        weights = scale * token_weights(batch.action_mask, aggregation or self.aggregation, self.max_new_tokens)
         if computed is not None:
             kept = computed.nonzero().squeeze(1)
             batch, weights = batch.select(kept), weights[kept]
         tokens = float(batch.action_mask.sum().clamp(min=1))
         sums: dict[str, float] = defaultdict(float)
+        mismatches: list[Tensor] = []
         for rows, as_trees in parts(batch, self.micro_batch_tokens, self.policy.model):
             rows = rows.to(batch.ids.device)
             part = batch.select(rows)
-            found = self.forward(self.policy.model, part, as_trees)
+            found = self.forward(self.policy.model, part, as_trees, temperature)
             if old_is_current:
                 part = replace(part, old_logprobs=found.logprobs.detach())
             losses, reported = loss(
@@ -222,20 +228,24 @@ class Learner:
                 reported |= {"entropy": found.entropy, "kl/sampler": k3(sampler - found.logprobs)}
                 if sampler is not part.old_logprobs:
                     reported["kl/old"] = k3(part.old_logprobs - found.logprobs)
+                    mismatches.append((part.old_logprobs - sampler).abs()[part.action_mask > 0])
                 if part.ref_logprobs is not None:
                     reported["kl/reference"] = k3(found.logprobs - part.ref_logprobs)
                 sums["loss"] += float(value)
                 for name, per_token in reported.items():
                     sums[name] += float((per_token * part.action_mask).sum()) / tokens
+        if mismatches:
+            sums |= _mismatch(torch.cat(mismatches))
         return dict(sums)
 
-    def forward(self, model: Any, batch: Batch, as_trees: bool = False) -> Forward:
-        """A pass of a model over a batch, with what the sequences of a group share computed once (`as_trees`) or not."""
+    def forward(self, model: Any, batch: Batch, as_trees: bool = False, temperature: float | None = None) -> Forward:
+        """A pass of a model over a batch, with what the sequences of a group share computed once (`as_trees`) or not, at the
+        learner's temperature or another."""
         own = model is self.policy.model
         return (forward_trees if as_trees else forward)(
             model,
             batch,
-            self.temperature,
+            temperature or self.temperature,
             body=self._compiled if own else None,
             value_head=self.policy.value_head if own else None,
             entropy_gradient=self.entropy_gradient,
@@ -292,3 +302,15 @@ class Learner:
             KeyError: if a tensor is for a parameter that this policy does not have.
         """
         self.optimizer.load_state(tensors)
+
+
+def _mismatch(differences: Tensor) -> dict[str, float]:
+    """How far sampler and learner are apart on the same weights, of |log π_old − log π_sampler| of each action token."""
+    if not len(differences):
+        return {"correction/mismatch": 0.0, "correction/mismatch_p99": 0.0}
+    # Not `quantile`, which takes 16 million numbers at most.
+    rank = math.ceil(0.99 * len(differences))
+    return {
+        "correction/mismatch": float(differences.mean()),
+        "correction/mismatch_p99": float(differences.kthvalue(rank).values),
+    }

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -336,6 +337,16 @@ def test_a_batch_that_is_used_once_takes_one_pass(
     assert len(seen) == expected
     if "own_old_logprobs" in options:
         assert abs(stats["kl/old"]) < 1e-6 < stats["kl/sampler"]
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_the_mismatch_of_sampler_and_learner(make_policy: MakePolicy, minibatches: int) -> None:
+    batch, policy = replace(make_batch((300, 300), masked=None), groups=torch.zeros(2, dtype=torch.long)), make_policy()
+    learner = Learner(policy, micro_batch_tokens=300)
+    apart = (learner.own_logprobs(batch) - batch.old_logprobs).abs()[batch.action_mask > 0].numpy()
+    stats = learner.update(batch, ppo, learning_rate=0.0, minibatches=minibatches, own_old_logprobs=True)
+    assert stats["correction/mismatch"] == pytest.approx(apart.mean(), rel=1e-4)
+    assert stats["correction/mismatch_p99"] == pytest.approx(np.percentile(apart, 99, method="inverted_cdf"), rel=1e-4)
 
 
 def test_the_reference_of_an_adapter_takes_no_memory(make_policy: MakePolicy) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +134,10 @@ def test_nothing_changes_where_every_reward_abstains(name: str, tmp_path: Path) 
 
     agent = make(name, tmp_path, Letters(Silent()), prompts_per_step=3)
     before = {key: p.detach().clone() for key, p in agent.policy.named_parameters()}
+    state = copy.deepcopy(agent.state())
     agent.learn(1)
     assert all(torch.equal(p, before[key]) for key, p in agent.policy.named_parameters())
+    assert agent.state() == state
     assert all(value == value for value in logged(tmp_path)[0].values()), "no NaN"
 
 
@@ -175,6 +179,16 @@ def test_the_overlong_punishment_enters_the_advantage() -> None:
     assert batch.advantages.abs().max() > 0
 
 
+def test_the_overlong_punishment_is_of_the_longest_turn() -> None:
+    agent = make("dapo", filter_groups="none", max_new_tokens=60, overlong_cache=0.5)
+    t = max((t for group in agent.sample() for t in group), key=lambda t: t.num_actions)
+    [(start, end)] = t.turns
+    assert end - start > 50
+    several = replace(t, turns=[(start, start + 40), (start + 45, end)])
+    found = agent.columns([t, several])["punishment"].tolist()
+    assert found == pytest.approx([-(end - start - 30) / 30, -10 / 30])
+
+
 def test_remax_compares_with_the_greedy_completion() -> None:
     agent = make("remax", prompts_per_step=5, group_size=2)
     groups = agent.sample()
@@ -205,6 +219,26 @@ def test_cppo_computes_only_the_completions_with_the_largest_advantages() -> Non
     sizes = agent.advantages(batch).abs().reshape(6, 8)
     for size, kept in zip(sizes, learned):
         assert size[kept].min() >= size[~kept].max() - 1e-6
+
+
+def test_cppo_prunes_before_the_pass_of_the_reference() -> None:
+    computed = {}
+    for pruning in (0.0, 0.75):
+        agent = make("cppo", pruning=pruning, kl_coef=0.04, minibatches=1)
+        passed: list[int] = []
+        with agent.reference.model() as model:
+            model.model.register_forward_pre_hook(
+                lambda _m, _a, kwargs, passed=passed: passed.append(kwargs["input_ids"].numel()), with_kwargs=True
+            )
+        agent.train_step()
+        computed[pruning] = sum(passed)
+    assert 0 < computed[0.75] < 0.6 * computed[0.0]
+
+
+@pytest.mark.parametrize("name", ["gspo", "gspo_token", "gmpo", "cispo"])
+def test_only_clips_of_ppos_form_have_a_dual_clip(name: str) -> None:
+    with pytest.raises(TypeError, match="unknown option 'dual_clip'"):
+        make(name, dual_clip=3.0)
 
 
 @pytest.mark.parametrize("name", ["raft", "raft_plus_plus"])
@@ -319,6 +353,26 @@ def test_the_coefficient_of_the_divergence_adapts(tmp_path: Path) -> None:
     assert [row["kl/coef"] for row in logged(tmp_path)] == pytest.approx([0.1 * 0.904, 0.1 * 0.904**2])
 
 
+def test_the_coefficient_adapts_to_the_completions_that_are_learned_from() -> None:
+    agent = make("ppo", kl_coef=0.1, kl_target=5.0, kl_horizon=100)
+    batch = agent.pack(agent.sample())
+    batch = batch.learning_from(torch.arange(len(batch)) % 2 == 0)
+    per_token = 5.5 / batch.num_actions[::2].mean()  # 5.5 nats per completion
+    batch = replace(batch, ref_logprobs=batch.old_logprobs - per_token * batch.action_mask)
+    agent.after_update(agent.estimate(batch))
+    assert agent.kl_coef == pytest.approx(0.1 * (1 + 0.1 * 24 / 100))
+
+
+def test_ptx_is_the_cross_entropy_of_the_model_as_it_is(tmp_path: Path) -> None:
+    """Not at the temperature of sampling, nor in the means of completions."""
+    (tmp_path / "text.jsonl").write_text(json.dumps({"text": "the quick brown fox"}) + "\n")
+    options = {"temperature": 0.5, "aggregation": "seq-mean-token-sum-norm", "ptx_coef": 2.0}
+    agent = make("ppo", ptx_dataset=str(tmp_path / "text.jsonl"), **options)
+    found = agent.update_hooks()["auxiliary"]()
+    ids = torch.tensor([[*agent.policy.tokenizer.encode("the quick brown fox"), agent.policy.tokenizer.end_id]])
+    assert found["ptx/loss"] == pytest.approx(2 * agent.policy.model(ids, labels=ids).loss.item(), rel=1e-4)
+
+
 def test_ptx_keeps_the_text_likely(tmp_path: Path) -> None:
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": "the quick brown fox"}) + "\n" for _ in range(3)))
     make("ppo", tmp_path / "run", ptx_coef=1.0, ptx_dataset=str(tmp_path / "text.jsonl")).learn(4)
@@ -373,6 +427,7 @@ def test_a_mask_leaves_out_tokens_beyond_the_cap() -> None:
     metrics = agent.learner.update(off, agent.objective, learning_rate=0.0, own_old_logprobs=True)
     assert metrics["grad_norm"] == 0.0
     assert metrics["correction/mismatch"] == pytest.approx(1.0, abs=1e-3)
+    assert metrics["correction/mismatch_p99"] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_truncated_completions_can_be_left_out() -> None:
