@@ -71,6 +71,12 @@ def test_what_is_wrong_is_named_with_its_file(text: str, told: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"settings\.yaml is not YAML: 'utf-8' codec"):
+        read_settings(tmp_path / "settings.yaml")
+
+
 @pytest.mark.parametrize(
     ("agents", "options", "told"),
     [

@@ -106,8 +106,8 @@ function draw() {
   const shown = agents.filter((agent) => !hidden.has(agent.name));
   shown.forEach(drawCurve);
   if (!agents.length) {
-    const middle = { x: place.width / 2, y: place.height / 3, "text-anchor": "middle" };
-    svg.append(element("text", middle, "No run has come to its end."));
+    const low = { x: place.width / 2, y: place.height - MARGIN.bottom - 12, "text-anchor": "middle" };
+    svg.append(element("text", low, "No run has come to its end."));
   }
   tip.hidden = chosen === null || !shown.length;
   if (!tip.hidden) drawValues(shown);

@@ -63,7 +63,7 @@ def plot(results: Mapping[str, Any], *paths: Path) -> None:
     left.set_xlim(-0.02 * last, 1.02 * last)
     left.grid(alpha=0.25)
     if not names:
-        left.text(0.5, 0.5, "No run has come to its end.", ha="center", transform=left.transAxes)
+        left.text(0.5, 0.05, "No run has come to its end.", ha="center", transform=left.transAxes)
     else:
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=7, frameon=False, fontsize=9)
 

@@ -55,7 +55,11 @@ def read_settings(path: str | Path) -> Settings:
             key.
         OSError: if it cannot be read.
     """
-    return parse_settings(Path(path).read_text(encoding="utf-8"), str(path))
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    return parse_settings(text, str(path))
 
 
 def settings_of(env: str) -> Settings | None:
