@@ -28,7 +28,7 @@ from .evaluation import Evaluation, summarize
 from .interrupts import Interrupts
 from .learner import Learner, checkpoints, load_checkpoint, save_checkpoint
 from .monitor import Advance, Monitor, Sample, progress
-from .policy import Policy, pick_device
+from .policy import Policy, check_precision, pick_device
 from .rollout import ChainRollout, Chains, PromptCursor, episode_seeds
 from .warm_start import warm_started
 
@@ -86,7 +86,7 @@ class BaseAgent(ABC, Generic[C]):
         # All that can be refused cheaply is refused before the policy is loaded, or even warm-started.
         if self.config.engine == "vllm" and self.config.engine_url is None:
             require_vllm()
-        pick_device(self.config.device)
+        check_precision(self.config.dtype, pick_device(self.config.device))
         tokenizer = Policy.load_tokenizer(self.model_name)
         self.asked_env = self._make_env(env, tokenizer)
         self.env = self.framed(self.asked_env)

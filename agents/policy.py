@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -176,6 +177,15 @@ def pick_device(device: str) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def check_precision(dtype: DType, device: torch.device) -> None:
+    """Warn of bfloat16 on a processor that has no instructions for it."""
+    if dtype == "bfloat16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        warnings.warn(
+            "this processor has no instructions for bfloat16, which takes many times as long as float32 on it",
+            stacklevel=2,
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokengym.agents import AGENTS, GRPO, SFT, Policy
 from tokengym.agents.learner import checkpoints
-from tokengym.agents.policy import DType
+from tokengym.agents.policy import DType, check_precision
 from tokengym.agents.warm_start import WarmStart, warm_started
 from tokengym.envs import TextEnv, as_text_env
 
@@ -487,6 +488,16 @@ def test_bad_options(message: str, options: dict[str, Any]) -> None:
 
 def test_an_unusable_device_is_refused_before_the_warm_start() -> None:
     refused("cannot be used here", env=Letters(), device="cuda:77")  # a warm start would miss demonstrations
+
+
+def test_bfloat16_where_the_processor_has_no_instructions_for_it() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for dtype in ("float32", "bfloat16"):
+            check_precision(dtype, torch.device("cpu"))
+        check_precision("bfloat16", torch.device("meta"))
+    slow = not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert [str(w.message)[:43] for w in told] == ["this processor has no instructions for bflo"] * slow
 
 
 def test_unknown_options() -> None:
