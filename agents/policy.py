@@ -75,6 +75,10 @@ class Policy:
             model: Any = (
                 _load_adapter(name, dtype) if adapter else AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
             )
+        # The weights of a file begin anywhere, and the last bit of a product depends on where: as torch allocates them, they
+        # compute what those of a policy do that was never saved.
+        for p in model.parameters():
+            p.data = p.data.clone()
         return cls(model.to(pick_device(device)), load_tokenizer(name), name)
 
     @classmethod
