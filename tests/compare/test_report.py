@@ -137,6 +137,22 @@ def test_the_page(kind: str, width: int, scheme: str, browser: Any, tmp_path: Pa
     context.close()
 
 
+@pytest.mark.parametrize(("start", "step"), [(0.5, 0.01), (-12.5, 3.0), (0.4, 0.001)])
+def test_scores_stand_beside_the_name_of_their_axis(start: float, step: float, browser: Any, tmp_path: Path) -> None:
+    results = made_up() | {"threshold": None, "metric": "mean reward"}
+    for summary in results["summary"].values():
+        values = [start + i * step for i in range(9)]
+        summary["curve"] = [{"value": value, "low": value, "high": value} for value in values]
+    (tmp_path / "report.html").write_text(report(results, tmp_path))
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((tmp_path / "report.html").as_uri())
+    name = page.locator("#chart .name").bounding_box()
+    scores = [score.bounding_box() for score in page.locator("#chart .score").all()]
+    page.close()
+    assert len(scores) >= 3
+    assert name["x"] + name["width"] <= min(score["x"] for score in scores)
+
+
 def test_where_no_run_came_to_its_end_the_page_says_so(browser: Any, tmp_path: Path) -> None:
     results = made_up()
     results["summary"] = {name: {"runs": 0} for name in NAMES}

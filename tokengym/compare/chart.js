@@ -6,7 +6,7 @@ const svg = figure.querySelector("svg");
 const tip = document.getElementById("tip");
 const hidden = new Set();
 const DASHES = ["", "8 4", "2 4", "9 4 2 4"];
-const MARGIN = { top: 12, right: 24, bottom: 44, left: 52 };
+const MARGIN = { top: 12, right: 24, bottom: 44 };
 let chosen = null; // the number of the evaluation whose values are shown
 let place = null; // how the axes lie
 
@@ -49,38 +49,41 @@ function lay() {
   if (metric === "pass@1") [low, high] = [Math.max(low, 0), Math.min(high, 1)];
   const width = Math.max(figure.clientWidth, 240);
   const height = Math.round(Math.min(440, Math.max(280, width * 0.5)));
-  const [inner, tall] = [width - MARGIN.left - MARGIN.right, height - MARGIN.top - MARGIN.bottom];
+  const steps = ticks(low, high, 5);
+  const digits = Math.max(1, ...steps.map((v) => (String(+v.toFixed(6)).split(".")[1] || "").length));
+  const labels = steps.map((value) => value.toFixed(digits));
+  const left = 26 + 8 * Math.max(3, ...labels.map((label) => label.length)); // beside the axis' name
+  const [inner, tall] = [width - left - MARGIN.right, height - MARGIN.top - MARGIN.bottom];
   const last = points[points.length - 1];
   return {
     width,
     height,
-    low,
-    high,
-    x: (count) => MARGIN.left + (inner * count) / last,
+    left,
+    steps,
+    labels,
+    x: (count) => left + (inner * count) / last,
     y: (value) => MARGIN.top + tall * (1 - (value - low) / (high - low)),
   };
 }
 
 function drawAxes() {
-  const { width, height, low, high, x, y } = place;
+  const { width, height, left, steps, labels, x, y } = place;
   const [right, bottom] = [width - MARGIN.right, height - MARGIN.bottom];
-  const steps = ticks(low, high, 5);
-  const digits = Math.max(1, ...steps.map((v) => (String(+v.toFixed(6)).split(".")[1] || "").length));
-  for (const value of steps) {
-    svg.append(element("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y(value), y2: y(value) }));
-    svg.append(element("text", { x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(digits)));
-  }
+  steps.forEach((value, i) => {
+    svg.append(element("line", { class: "grid", x1: left, x2: right, y1: y(value), y2: y(value) }));
+    svg.append(element("text", { class: "score", x: left - 8, y: y(value) + 4, "text-anchor": "end" }, labels[i]));
+  });
   for (const count of ticks(0, points[points.length - 1], Math.max(2, Math.min(8, Math.floor(width / 90))))) {
     svg.append(element("line", { class: "grid", x1: x(count), x2: x(count), y1: bottom, y2: bottom + 4 }));
     svg.append(element("text", { x: x(count), y: bottom + 18, "text-anchor": "middle" }, tokens(count)));
   }
-  const middle = (MARGIN.left + right) / 2;
+  const middle = (left + right) / 2;
   svg.append(element("text", { x: middle, y: height - 6, "text-anchor": "middle" }, "sampled tokens"));
-  const name = element("text", { "text-anchor": "middle", transform: `translate(13 ${bottom / 2}) rotate(-90)` });
+  const name = element("text", { class: "name", "text-anchor": "middle", transform: `translate(13 ${bottom / 2}) rotate(-90)` });
   name.textContent = `${metric} on held-out problems`;
   svg.append(name);
   if (threshold !== null) {
-    svg.append(element("line", { class: "threshold", x1: MARGIN.left, x2: right, y1: y(threshold), y2: y(threshold) }));
+    svg.append(element("line", { class: "threshold", x1: left, x2: right, y1: y(threshold), y2: y(threshold) }));
   }
 }
 
