@@ -21,7 +21,7 @@ class UsageError(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """What to learn or to be asked."""
+    """What to learn."""
 
     env: str = "MathVerify-v0"
     """The environment; `tokengym envs` lists them."""
