@@ -137,7 +137,8 @@ def test_nothing_changes_where_every_reward_abstains(name: str, tmp_path: Path) 
     state = copy.deepcopy(agent.state())
     agent.learn(1)
     assert all(torch.equal(p, before[key]) for key, p in agent.policy.named_parameters())
-    assert agent.state() == state
+    sampled = {"entropies"}  # which EEPO remembers, whatever the reward
+    assert all(value == state[key] for key, value in agent.state().items() if key not in sampled)
     assert all(value == value for value in logged(tmp_path)[0].values()), "no NaN"
 
 
