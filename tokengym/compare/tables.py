@@ -137,7 +137,8 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     terms, made = results["terms"], results["made"]
     hardware = made["hardware"]
     machine = [hardware["cpu"], f"{hardware['cores']} cores", f"{hardware['memory_gib']} GiB", *hardware["gpus"]]
-    options = ", ".join(f"{key}={value}" for key, value in terms["env_options"].items())
+    # A prompt may have lines, and a fact is one.
+    options = ", ".join(f"{key}={' '.join(str(value).split())}" for key, value in terms["env_options"].items())
     return [
         ("budget", f"{terms['budget']:,} sampled tokens a run; a run ends with the step that reaches it"),
         ("model", terms["model"]),
