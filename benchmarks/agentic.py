@@ -101,9 +101,8 @@ def curve(run: Mapping[str, Any]) -> list[dict[str, float]]:
         }
         if evaluation["tool_use"] is not None:
             point["tool_use"] = evaluation["tool_use"]["value"]
-        point |= {
-            name: float(sum(training[key][:steps])) for name, key in (("tool_calls",) * 2, ("seconds", "time/step_s"))
-        }
+        point["tool_calls"] = float(sum(training["tool_calls"][:steps]))
+        point["seconds"] = float(sum(run["step_seconds"][:steps]))
         found.append(point)
     return found
 

@@ -255,7 +255,7 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_it_had_not_been(
 def repeatable(results: Any) -> Any:
     """Without what depends on the time that things take."""
     if isinstance(results, dict):
-        left_out = {"seconds", "learning_seconds", "evaluation_seconds", "time/step_s", "made", "date", "commits"}
+        left_out = {"seconds", "learning_seconds", "evaluation_seconds", "step_seconds", "made", "date", "commits"}
         return {name: repeatable(value) for name, value in results.items() if name not in left_out}
     return [repeatable(each) for each in results] if isinstance(results, list) else results
 

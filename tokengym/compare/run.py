@@ -26,11 +26,10 @@ from tokengym.agents.monitor.tensorboard import TensorBoard
 from .plan import Run, write_json
 from .provenance import provenance
 
-#: What is kept of every step's metrics.
+#: What is kept of every step's metrics: what repeats with the seed.
 SERIES = (
     "sampled_tokens",
     "tool_calls",
-    "time/step_s",
     "reward/mean",
     "accuracy",
     "length/mean",
@@ -92,6 +91,7 @@ def train(run: Run) -> dict[str, Any]:
         "sampled_tokens": agent.sampled_tokens,
         "tool_calls": round(sum(row.get("tool_calls", 0.0) for row in rows)),
         "learning_seconds": sum(row["time/step_s"] for row in rows),
+        "step_seconds": [row["time/step_s"] for row in rows],
         "evaluation_seconds": sum({e["step"]: e["seconds"] for e in done}.values()),
         "evaluations": json.loads(run.evaluations.read_text(encoding="utf-8")),
         "training": {
