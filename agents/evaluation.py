@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+import scipy
 
 from .rollout import Group
 
@@ -107,7 +107,7 @@ def _proportion(values: Sequence[float]) -> Estimate:
     if not values:
         return Estimate(float("nan"), float("nan"), float("nan"))
     mean = float(np.mean(values))
-    interval = binomtest(round(mean * len(values)), len(values)).proportion_ci(method="wilson")
+    interval = scipy.stats.binomtest(round(mean * len(values)), len(values)).proportion_ci(method="wilson")
     return Estimate(mean, min(float(interval.low), mean), max(float(interval.high), mean))
 
 
@@ -120,7 +120,7 @@ def _mean(groups: Sequence[Sequence[float]]) -> Estimate:
     mean = float(sums.sum() / counts.sum())
     if len({v for values in groups for v in values}) == 1 or len(groups) == 1:
         return Estimate(mean, mean, mean)
-    interval = bootstrap(
+    interval = scipy.stats.bootstrap(
         (sums, counts),
         lambda s, c, axis=-1: s.sum(axis) / c.sum(axis),
         paired=True,

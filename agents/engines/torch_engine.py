@@ -37,7 +37,7 @@ class TorchEngine(Engine):
         counters: of tokens.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, *, max_batch: int = 256, cache_bytes: int = 2 * 2**30) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, *, max_batch: int = 512, cache_bytes: int = 2 * 2**30) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch is at least 1, not {max_batch}")
         if cache_bytes < 0:

@@ -32,14 +32,16 @@ def run_all(runs: Sequence[Run], jobs: int, tell: Callable[[Run | None], None]) 
     """
     # Threads of processes that share cores would wait for each other by spinning.
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    context = get_context("spawn")
+    # Forked from a process that has imported everything, which takes as long as some steps, and has done nothing else.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tokengym.agents"])
     waiting, active = deque(runs), {}
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.popleft()
-                process = context.Process(target=work, args=(run, threads), name=run.name)
                 with _environment(OMP_NUM_THREADS=str(threads)):
+                    process = context.Process(target=work, args=(run, threads, dict(os.environ)), name=run.name)
                     process.start()
                 active[process.sentinel] = process, run
             for sentinel in wait(list(active), timeout=0.5):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ SERIES = (
 )
 
 
-def work(run: Run, threads: int) -> None:
+def work(run: Run, threads: int, environment: Mapping[str, str]) -> None:
     """What the process of a run does: it leaves `result.json`, and in `log.txt` what it had to say."""
+    os.environ.clear()  # what it is forked from has the environment that the first comparison of the program had
+    os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     if run.result.is_file():  # of a run that failed

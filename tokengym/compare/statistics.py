@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap, trim_mean
+import scipy
 
 from tokengym.agents import Estimate
 
@@ -26,7 +26,7 @@ def mean(*strata: Sequence[float]) -> Estimate:
 
 def interquartile_mean(*strata: Sequence[float]) -> Estimate:
     """Mean of the middle half of all runs: floor(n / 4) are cut off at either end, so none of fewer than four."""
-    return _interval(strata, lambda *s, axis=-1: trim_mean(np.concatenate(s, axis), 0.25, axis))
+    return _interval(strata, lambda *s, axis=-1: scipy.stats.trim_mean(np.concatenate(s, axis), 0.25, axis))
 
 
 def improvement(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> Estimate:
@@ -59,7 +59,7 @@ def _interval(strata: Sequence[Sequence[float]], statistic: Callable[..., Any]) 
     if any(len(sample) < 2 for sample in samples):
         return Estimate(value, NAN, NAN)
     # Several samples that are not paired are resampled each by itself: the stratified bootstrap.
-    interval = bootstrap(
+    interval = scipy.stats.bootstrap(
         samples, statistic, paired=False, vectorized=True, n_resamples=RESAMPLES, method="percentile", rng=0
     ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import subprocess
@@ -15,26 +16,29 @@ ROOT = Path(__file__).parents[3]
 ORACLE = ROOT.parent / "shared" / "oracles" / "policy_gradient.json"
 
 
-def run(file: Path, out: Path) -> tuple[int, dict[str, Any], str]:
-    command = [sys.executable, "-m", "benchmarks.oracle", str(file), "--json", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, json.loads(out.read_text()) if out.exists() else {}, done.stdout + done.stderr
+@pytest.fixture
+def oracle(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.oracle")
 
 
 def test_the_expected_numbers(tmp_path: Path) -> None:
     if not ORACLE.is_file():
         pytest.skip(f"the oracle {ORACLE} is not on this machine")
-    status, report, shown = run(ORACLE, tmp_path / "out.json")
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "benchmarks.oracle", str(ORACLE), "--json", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    report = json.loads(out.read_text())
     content = json.loads(ORACLE.read_text())
     names = {f"{section}/{name}" for section in ("advantages", "policy_losses", "kl") for name in content[section]}
     assert set(report["entries"]) == names
     assert report["worst"] == max(report["entries"].values()) <= 1e-5
     assert report["failed"] == {}
-    assert status == 0
-    assert "dr_grpo" in shown
+    assert done.returncode == 0
+    assert "dr_grpo" in done.stdout
 
 
-def test_another_file(tmp_path: Path) -> None:
+def test_another_file(oracle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of another shape, with other parameters, numbers made by hand, and entries that cannot be held."""
     r = math.sqrt(0.5)
     z = 1 / (r + 0.5)
@@ -80,8 +84,8 @@ def test_another_file(tmp_path: Path) -> None:
     }
     file = tmp_path / "file.json"
     file.write_text(json.dumps(content))
-    status, report, shown = run(file, tmp_path / "out.json")
-    assert status == 1
+    assert oracle.main(file, tmp_path / "out.json") == 1
+    report = json.loads((tmp_path / "out.json").read_text())
     entries, failed = report["entries"], report["failed"]
     assert set(failed) == {
         "advantages/grpo(std biased)",
@@ -96,19 +100,16 @@ def test_another_file(tmp_path: Path) -> None:
     }
     assert {name for name, error in entries.items() if error is None} == set(failed)
     assert "greedy_reward" in failed["advantages/remax"]
-    assert "gigpo" in shown
+    assert "gigpo" in capsys.readouterr().out
     assert entries.pop("advantages/rloo") == pytest.approx(1e-4, rel=1e-3)
     assert report["worst"] == pytest.approx(1e-4, rel=1e-3)
     assert max(error for error in entries.values() if error is not None) < 1e-6
 
 
-def test_what_is_no_such_file(tmp_path: Path) -> None:
+def test_what_is_no_such_file(oracle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = ["[]", "{}", "no json", '{"inputs": {"mask": "x"}, "kl": {"k1": 0}}', '{"inputs": {}}']
     files = [tmp_path / "absent.json", tmp_path, *(tmp_path / f"file{i}.json" for i in range(len(texts)))]
     for file, text in zip(files[2:], texts):
         file.write_text(text)
-    code = "import sys, pathlib, benchmarks.oracle as o; print([o.main(pathlib.Path(p)) for p in sys.argv[1:]])"
-    command = [sys.executable, "-c", code, *map(str, files)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [2] * len(files)
-    assert [line.split(" ")[0] for line in done.stderr.splitlines()] == [str(file) for file in files]
+    assert [oracle.main(file) for file in files] == [2] * len(files)
+    assert [line.split(" ")[0] for line in capsys.readouterr().err.splitlines()] == [str(file) for file in files]
