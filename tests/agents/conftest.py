@@ -56,6 +56,12 @@ def build_policy(kind: str = "llama", seed: int = 0, **changes: object) -> Polic
     return Policy(model.float().eval(), ByteTokenizer(), kind)
 
 
+def narrow_policy(seed: int) -> Policy:
+    """The built-in policy, half as wide and deep: what whole runs are tested with."""
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "max_position_embeddings": 4096}
+    return build_policy("llama", seed, **sizes, initializer_range=0.125)
+
+
 @pytest.fixture
 def make_policy() -> Callable[..., Policy]:
     """`make_policy(kind="llama", seed=0, **config)`: a random float32 policy over bytes."""

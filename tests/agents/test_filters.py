@@ -11,12 +11,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokengym.agents import GRPO, PPO, RAFT, AgentConfig, DrGRPO, OnPolicyConfig, Policy, Reinforce, ReinforcePlusPlus
+from tokengym.agents import GRPO, PPO, RAFT, AgentConfig, DrGRPO, OnPolicyConfig, Reinforce, ReinforcePlusPlus
 from tokengym.agents.rollout import FILTERS, DynamicSampling, Group, GroupFilter, Reject, Trajectory
 from tokengym.agents.rollout.filters import apply_filters, read_filter, spelled
 
 from tokengym import Episode, Score
 from tokengym.cli import main
+
+from .conftest import narrow_policy
 
 
 def group(*rewards: float | None, correct: bool = True) -> Group:
@@ -144,7 +146,7 @@ def test_a_filter_of_ones_own() -> None:
 
 
 def run(agent: type, folder: Path, reward: Any = lambda completion: float(len(completion) % 2), **options: Any) -> Any:
-    made = type(agent.__name__, (agent,), {"load_policy": lambda self, model: Policy.tiny(0, device="cpu")})(
+    made = type(agent.__name__, (agent,), {"load_policy": lambda self, model: narrow_policy(0)})(
         env="MathVerify-v0",
         env_options={"reward": reward},
         run_dir=folder,

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokengym.agents import AGENTS, Policy
+from tokengym.agents import AGENTS
 from tokengym.envs import Reply, TextEnv
 
 from tokengym import Message, Stop
+
+from ..conftest import narrow_policy
 
 
 class Chatty(TextEnv):
@@ -47,7 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("model")
-    Policy.tiny(0, device="cpu").save(folder)
+    narrow_policy(0).save(folder)
     return str(folder)
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from tokengym.agents import ARPO, AgentConfig, GiGPO, Policy, TreeGRPO
+from tokengym.agents import ARPO, AgentConfig, GiGPO, TreeGRPO
 from tokengym.agents.algorithms.gigpo import observations
 from tokengym.agents.rollout import Group
 from tokengym.envs import Reply, TextEnv
 
 from tokengym import Episode, Message, Stop
+
+from ..conftest import narrow_policy
 
 OPTIONS: dict[str, Any] = {
     "prompts_per_step": 3,
@@ -48,7 +50,7 @@ def make(kind: Any, run_dir: Path | None = None, env: Any = None, **options: Any
     fast = type(
         kind.__name__,
         (kind,),
-        {"load_policy": lambda self, model: Policy.tiny(self.config.seed, device="cpu")},
+        {"load_policy": lambda self, model: narrow_policy(self.config.seed)},
     )
     return fast(env=env or Talk(), run_dir=run_dir, console=False, **OPTIONS | options)
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from tokengym.agents import AGENTS, Agent, Policy
+from tokengym.agents import AGENTS, Agent
 from tokengym.agents.algorithms.actor_critic import ActorCritic
 from tokengym.agents.rollout.filters import DynamicSampling, apply_filters
 from tokengym.envs import TextEnv
 from tokengym.rewards import Episode, Reward, Score, StepScore
 
 from tokengym import Message
+
+from ..conftest import narrow_policy
 
 METRICS = {
     "reward/mean",
@@ -80,17 +82,13 @@ NEEDS: dict[str, dict[str, Any]] = {"ghpo": {"solution": "text"}}
 
 def make(name: str, run_dir: Path | None = None, env: Any = None, **options: Any) -> Any:
     agent = AGENTS[name]
-    fast = type(
-        agent.__name__, (agent,), {"load_policy": lambda self, model: Policy.tiny(self.config.seed, device="cpu")}
-    )
+    fast = type(agent.__name__, (agent,), {"load_policy": lambda self, model: narrow_policy(self.config.seed)})
     return fast(env=env or Letters(), run_dir=run_dir, console=False, **OPTIONS | NEEDS.get(name, {}) | options)
 
 
 def load(name: str, run_dir: Path, env: Any = None) -> Any:
     agent = AGENTS[name]
-    fast = type(
-        agent.__name__, (agent,), {"load_policy": lambda self, model: Policy.tiny(self.config.seed, device="cpu")}
-    )
+    fast = type(agent.__name__, (agent,), {"load_policy": lambda self, model: narrow_policy(self.config.seed)})
     return fast.load(run_dir, env=env or Letters(), console=False)
 
 
@@ -295,7 +293,7 @@ def test_a_critic_learns_the_returns(critic: str, tmp_path: Path) -> None:
 def test_a_critic_starts_as_a_reward_model(tmp_path: Path) -> None:
     from transformers import LlamaForSequenceClassification
 
-    policy = Policy.tiny(0)
+    policy = narrow_policy(0)
     policy.save(tmp_path / "policy")
     model: Any = LlamaForSequenceClassification.from_pretrained(tmp_path / "policy", num_labels=1)
     torch.nn.init.normal_(model.score.weight)

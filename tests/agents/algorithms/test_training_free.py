@@ -12,12 +12,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokengym.agents import Policy, TrainingFreeGRPO
+from tokengym.agents import TrainingFreeGRPO
 from tokengym.agents.algorithms.lessons import Lessons, asked, numbered, revised
 
 from tokengym import Message
 from tokengym.cli import main
 
+from ..conftest import narrow_policy
 from .test_every_algorithm import Letters
 
 
@@ -29,7 +30,7 @@ def odd(completion: str) -> bool:
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A real model, which writes what random weights write."""
     folder = tmp_path_factory.mktemp("model")
-    Policy.tiny(0, device="cpu").save(folder)
+    narrow_policy(0).save(folder)
     return str(folder)
 
 
