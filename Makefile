@@ -12,8 +12,9 @@ install: $(VENV)/.installed-trl
 train: $(VENV)/.installed
 	$(BIN)/tokengym train grpo
 
+# A process for each core, with one thread each. The tests of a file stay together: they share what is dear to set up.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
