@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..agent import Agent
 from ..config import GroupConfig
-from ..functional import cispo, group_normalized, sapo
+from ..functional import Aggregation, cispo, group_normalized, sapo
 from ..learner import Batch, TokenTerms
 from .clipped import RatioGroupConfig
 
@@ -44,6 +44,8 @@ class CISPO(Agent[CISPOConfig]):
 class SAPOConfig(GroupConfig):
     """Options of SAPO."""
 
+    aggregation: Aggregation = "seq-mean-token-mean"
+    """How the losses of tokens become one number; in the paper, every completion counts the same."""
     tau_positive: float = 1.0
     """How sharply the gate closes around a ratio of 1 where the advantage is positive."""
     tau_negative: float = 1.05
