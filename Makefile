@@ -12,9 +12,9 @@ install: $(VENV)/.installed-trl
 train: $(VENV)/.installed
 	$(BIN)/tokengym train grpo
 
-# A process for each core, with one thread each. The tests of a file stay together: they share what is dear to set up.
+# A process for each core, with one thread each.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

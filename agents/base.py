@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import time
@@ -30,6 +29,7 @@ from .learner import Learner, checkpoints, load_checkpoint, save_checkpoint
 from .monitor import Advance, Monitor, Sample, progress
 from .policy import Policy, check_precision, pick_device
 from .rollout import ChainRollout, Chains, PromptCursor, episode_seeds
+from .run_folder import is_json, new_run, read_description, writable, write_description
 from .warm_start import warm_started
 
 C = TypeVar("C", bound=AgentConfig)
@@ -76,7 +76,7 @@ class BaseAgent(ABC, Generic[C]):
         self.env_options = {n: str(v) if isinstance(v, Path) else v for n, v in (env_options or {}).items()}
         if self.env_options and not self.env_is_id:
             raise ValueError(f"env_options are for an environment's id; {self.env_id} is made already")
-        self.run_dir = None if run_dir is None else _new_run(Path(run_dir))
+        self.run_dir = None if run_dir is None else new_run(Path(run_dir))
         self.console = console
         self.step = 0
         self.total_steps = self.config.steps
@@ -246,8 +246,8 @@ class BaseAgent(ABC, Generic[C]):
 
     def save(self, folder: str | Path) -> None:
         """Write the agent to `folder`: its configuration, a checkpoint, and the policy in the form that transformers reads."""
-        folder = _writable(Path(folder))
-        self._describe(folder)
+        folder = writable(Path(folder))
+        write_description(folder, self._description())
         self._checkpoint(folder)
         self.policy.save(folder / "policy")
 
@@ -379,14 +379,9 @@ class BaseAgent(ABC, Generic[C]):
     def _open_run(self) -> Path:
         if self.run_dir is None:
             stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-            self.run_dir = _writable(Path("runs", f"{type(self).__name__.lower()}-{self.env_id}-{stamp}-{os.getpid()}"))
-        self._describe(self.run_dir)
+            self.run_dir = writable(Path("runs", f"{type(self).__name__.lower()}-{self.env_id}-{stamp}-{os.getpid()}"))
+        write_description(self.run_dir, self._description())
         return self.run_dir
-
-    def _describe(self, folder: Path) -> None:
-        temporary = folder / "agent.json.writing"
-        temporary.write_text(json.dumps(self._description(), indent=2) + "\n")
-        os.replace(temporary, folder / "agent.json")
 
     def _description(self) -> dict[str, Any]:
         packages = ("tokengym", "torch", "transformers", "gymnasium")
@@ -395,8 +390,8 @@ class BaseAgent(ABC, Generic[C]):
             "model": self.model_name,
             "env": self.env_id,
             "env_is_id": self.env_is_id,
-            "env_options": {name: value for name, value in self.env_options.items() if _is_json(value)},
-            "env_options_left_out": [name for name, value in self.env_options.items() if not _is_json(value)],
+            "env_options": {name: value for name, value in self.env_options.items() if is_json(value)},
+            "env_options_left_out": [name for name, value in self.env_options.items() if not is_json(value)],
             "config": dataclasses.asdict(self.config),
             "versions": {name: version(name) for name in packages},
         }
@@ -427,39 +422,3 @@ def parts_of(env: TextEnv) -> list[str] | None:
     except Exception:  # an empty answer proves nothing
         return None
     return None if score.abstained else [*score.parts, *env.metrics()]
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """What `agent.json` in `folder` says.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    try:
-        return json.loads((folder / "agent.json").read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} holds no agent: there is no agent.json in it") from error
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        return json.loads(json.dumps(value)) == value
-    except (TypeError, ValueError):
-        return False
-
-
-def _new_run(folder: Path) -> Path:
-    if checkpoints(folder / "checkpoints"):
-        raise ValueError(f"{folder} holds another run: go on with it by load(), or choose another run_dir")
-    return _writable(folder)
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(error.errno, f"the output folder cannot be written ({error.strerror})", str(folder)) from error
-    return folder

@@ -286,7 +286,9 @@ def _fit_logistic(differences: np.ndarray, offsets: np.ndarray, l2: float) -> np
         return float(loss), differences.T @ slopes / len(margins) + l2 * w
 
     start = np.zeros(differences.shape[1])
-    return scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 10_000, "ftol": 1e-15}).x
+    return scipy.optimize.minimize(
+        objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 10_000, "ftol": 1e-15}
+    ).x
 
 
 def _fit_hinge(differences: np.ndarray, offsets: np.ndarray, l2: float) -> np.ndarray:
@@ -300,5 +302,7 @@ def _fit_hinge(differences: np.ndarray, offsets: np.ndarray, l2: float) -> np.nd
         return float(0.5 * l2 * (w @ w) - gap @ c / n), (differences @ w - gap) / n
 
     options = {"maxiter": 50_000, "maxfun": 100_000, "ftol": 1e-15, "gtol": 1e-10}
-    dual = scipy.optimize.minimize(objective, np.zeros(n), jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * n, options=options)
+    dual = scipy.optimize.minimize(
+        objective, np.zeros(n), jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * n, options=options
+    )
     return differences.T @ dual.x / n / l2

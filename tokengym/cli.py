@@ -183,7 +183,7 @@ def _compare(args: list[str]) -> None:
 
 def _eval(args: list[str]) -> None:
     from tokengym.agents import AGENTS, SFT
-    from tokengym.agents.base import read_description
+    from tokengym.agents.run_folder import read_description
 
     given = parse(Eval, "tokengym eval", args)
     _check_json(given.json)

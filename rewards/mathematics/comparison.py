@@ -9,22 +9,10 @@ from typing import Any
 import sympy
 from sympy import Expr, Rational
 
-from .answers import (
-    Answer,
-    Bracketed,
-    Chain,
-    Dots,
-    Equation,
-    Listing,
-    Quantity,
-    Ratio,
-    Region,
-    Text,
-    Written,
-    as_region,
-)
+from .answers import Written, as_region
 from .equality import equal, proportional, same
 from .expressions import Reading, read_expression
+from .forms import Answer, Bracketed, Chain, Dots, Equation, Listing, Quantity, Ratio, Region, Text
 from .notation import words
 from .units import Unit
 

@@ -19,10 +19,10 @@ import torch
 
 from tokengym import viewer
 from tokengym.agents import BaseAgent
-from tokengym.agents.base import read_description
 from tokengym.agents.learner import checkpoints
 from tokengym.agents.monitor import rollouts
 from tokengym.agents.monitor.tensorboard import TensorBoard
+from tokengym.agents.run_folder import read_description
 
 from .plan import Run, write_json
 from .provenance import provenance
