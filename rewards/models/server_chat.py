@@ -214,6 +214,7 @@ class _Loop:
         self.draw = random.Random()  # of waits only: no result depends on it
         self.client = httpx2.AsyncClient(timeout=None, limits=httpx2.Limits(max_connections=concurrency))
         self._loop = asyncio.new_event_loop()
+        self._closing = False
         threading.Thread(target=self._run, name="tokengym-server-chat", daemon=True).start()
 
     def _run(self) -> None:
@@ -229,6 +230,8 @@ class _Loop:
             raise
 
     def close(self) -> None:
+        """Twice is as good as once: the second would come to a loop that is ending."""
+
         async def end() -> None:
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:
@@ -237,7 +240,8 @@ class _Loop:
             await self.client.aclose()
             self._loop.stop()
 
-        if self._loop.is_running():
+        if not self._closing:
+            self._closing = True
             asyncio.run_coroutine_threadsafe(end(), self._loop)
 
 
