@@ -172,7 +172,7 @@ class NoComma(Instruction, id="punctuation:no_comma"):
         return cls()
 
     def plan(self, draft: Draft) -> None:
-        pass  # a draft has none of its own
+        """Nothing: a draft has none of its own."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sympy
 from sympy import Symbol
 
 from .expressions import Reading, Unreadable, read_expression
-from .forms import Answer, Bracketed, Chain, Clock, Dots, Equation, Listing, Quantity, Ratio, Region, Text
+from .forms import FLIPPED, Answer, Bracketed, Chain, Clock, Dots, Equation, Listing, Quantity, Ratio, Region, Text
 from .notation import bare, clean, closing, is_deep, split, tokens, words
 from .numerals import comma_readings, in_base
 from .spellings import FUNCTIONS
@@ -52,7 +52,6 @@ _SIGNS = {
     r"\in": "in",
     r"\equiv": "mod",
 }
-_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
 _WORD = re.compile("[A-Za-z]{3,}|[Nn][Oo]")
 _LETTERS = re.compile("[A-Z]{3,}|[IVXLC]{2,}")
 _PERCENT = re.compile(
@@ -269,7 +268,7 @@ def _solved(sides: tuple[Answer, ...], signs: tuple[str, ...]) -> Region | None:
 
 def _solution(left: sympy.Expr, sign: str, right: sympy.Expr, symbol: Symbol) -> sympy.Set:
     if right == symbol:
-        left, sign, right = right, _FLIPPED[sign], left
+        left, sign, right = right, FLIPPED[sign], left
     if left == symbol and symbol not in right.free_symbols:
         match sign:
             case "<":
@@ -322,7 +321,7 @@ def as_region(answer: Answer) -> Region | None:
         case Bracketed((Quantity(a), Quantity(b)), left, right) if left in "([" and right in ")]":
             try:
                 points = sympy.Interval(a.value, b.value, left == "(", right == ")")
-            except (ValueError, TypeError, NotImplementedError):
+            except (ValueError, TypeError, NotImplementedError):  # what SymPy says to ends that have no order
                 return None
             return Region(points) if isinstance(points, sympy.Interval) else None  # (3, 1) is a tuple
         case Listing(items, True) if all(isinstance(item, Quantity) and item.unit is None for item in items):

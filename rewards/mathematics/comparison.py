@@ -12,13 +12,12 @@ from sympy import Expr, Rational
 from .answers import Written, as_region
 from .equality import equal, proportional, same
 from .expressions import Reading, read_expression
-from .forms import Answer, Bracketed, Chain, Dots, Equation, Listing, Quantity, Ratio, Region, Text
+from .forms import FLIPPED, Answer, Bracketed, Chain, Dots, Equation, Listing, Quantity, Ratio, Region, Text
 from .notation import words
 from .units import Unit
 
 _TUPLES = ("()", "[]", "⟨⟩")
 _FIGURE = re.compile(r"[0-9=<>+^]")
-_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
 _FUNCTION = re.compile(r"[A-Za-z]\([a-z]\)")
 _CHOICE = re.compile(r"(?:option |choice |answer )?[(\[]?([a-j])[)\]]?")
 # What stands behind the letter is the text of the choice, unless the letter goes on as an expression or a list.
@@ -255,7 +254,7 @@ class _Match:
                 return False
 
     def chains(self, gold: Chain, pred: Chain) -> bool:
-        flipped = Chain(pred.sides[::-1], tuple(_FLIPPED.get(sign, sign) for sign in pred.signs[::-1]))
+        flipped = Chain(pred.sides[::-1], tuple(FLIPPED.get(sign, sign) for sign in pred.signs[::-1]))
         for given in (pred, flipped):
             if gold.signs == given.signs and self.in_order(gold.sides, given.sides):
                 return True

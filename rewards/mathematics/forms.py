@@ -122,3 +122,6 @@ class Chain:
 
 
 Answer = Quantity | Text | Dots | Listing | Bracketed | Ratio | Region | Equation | Chain
+
+FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
+"""The sign of the same relation, read from right to left."""

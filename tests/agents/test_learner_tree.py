@@ -75,7 +75,8 @@ def gradients(policy: Policy, batch: Batch, run: Any) -> tuple[torch.Tensor, dic
     losses = torch.maximum(-ratio * batch.advantages, -ratio.clamp(0.8, 1.2) * batch.advantages) - 0.1 * found.entropy
     assert found.values is not None
     losses = losses + (found.values.squeeze(-1) - 1.0).square() * batch.action_mask
-    loss = (losses * batch.action_mask).sum() / batch.action_mask.sum()
+    # Summed in double precision: the last digit of a float32 of 65 is as large as the difference that is allowed.
+    loss = (losses * batch.action_mask).double().sum() / batch.action_mask.sum()
     loss.backward()
     names = {name: p for name, p in policy.trainable().items() if p.grad is not None}
     return loss.detach(), {name: p.grad.clone() for name, p in names.items() if p.grad is not None}
@@ -94,7 +95,7 @@ def test_the_same_loss_and_gradient(kind: str, dtype: torch.dtype) -> None:
     loss, expected = gradients(policy, batch, forward)
     tree_loss, found = gradients(policy, batch, forward_trees)
     scale = max(float(g.abs().max()) for g in expected.values())
-    assert float(tree_loss) == pytest.approx(float(loss), rel=1e-6)
+    assert abs(float(tree_loss - loss)) < 1e-5
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert float((found[name] - gradient).abs().max()) < 1e-5 * max(scale, 1.0), name

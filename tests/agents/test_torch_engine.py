@@ -366,7 +366,8 @@ def test_a_drawn_token_is_always_allowed(row: list[float], top_p: float, top_k: 
     logits = torch.tensor([row])
     [token] = draw(logits, torch.tensor([u], dtype=torch.float64), Sampling(top_p=top_p, top_k=top_k)).tokens.tolist()
     p = torch.softmax(logits[0].double(), 0)
-    likelier = p > p[token] * (1 + 1e-6)  # nearer ones are equal in float32, in which they are compared
+    powers = torch.exp(logits - logits.amax())[0]  # in float32, in which they are compared: there may be ties
+    likelier = powers > powers[token]
     if top_k:
         assert likelier.sum() < top_k
         p = p / p.topk(min(top_k, len(row))).values.sum()

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from html.parser import HTMLParser
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokengym.agents import AGENTS, Policy
-from tokengym.rewards import Regex, Sum
+from tokengym.rewards import Episode, Regex, Reward, Score, Sum
 
 from tokengym.cli import main
 from tokengym.compare import Run, compare
@@ -35,6 +37,13 @@ OPTIONS: dict[str, Any] = {
     "dapo": {"clip_high": 0.3},
 }
 BUDGET, SEEDS = 900, 2
+
+
+class OfTheEnvironment(Reward):
+    """What an environment variable says."""
+
+    def score(self, episodes: Sequence[Episode]) -> list[Score]:
+        return [Score(float(os.environ.get("TOKENGYM_TEST", "0"))) for _ in episodes]
 
 
 def run_comparison(model: Path, out: Path, *agents: str, **changes: Any) -> dict[str, Any]:
@@ -220,6 +229,23 @@ def test_evaluations_do_not_change_what_is_learned(model: Path, tmp_path: Path) 
         return train(run)["training"]
 
     assert training("often", [0, 100, 200, 300, 400, 500]) == training("seldom", [0, 500])
+
+
+def test_runs_have_the_environment_variables_of_now(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forkserver.ensure_running()  # with those of before
+    monkeypatch.setenv("TOKENGYM_TEST", "0.25")
+    terms = {
+        "env_options": {"reward": OfTheEnvironment()},
+        "seeds": 1,
+        "budget": 144,
+        "evaluations": 1,
+        "threshold": None,
+    }
+    options = {name: value for name, value in OPTIONS.items() if name != "dapo"}
+    [run] = run_comparison(model, tmp_path, "grpo", options=options, **terms)["runs"]
+    assert run["evaluations"][-1]["reward"]["value"] == 0.25
 
 
 # Stopping, going on.

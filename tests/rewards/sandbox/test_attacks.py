@@ -1,4 +1,4 @@
-"""The attacks of `benchmarks/sandbox.py`, for real, on every tier that isolates."""
+"""The attacks of `benchmarks/attacks.py`, for real, on every tier that isolates."""
 
 import importlib
 import sys
@@ -28,7 +28,7 @@ NAMES = [
 def attacks():
     sys.path.insert(0, str(ROOT))
     try:
-        return importlib.import_module("benchmarks.sandbox").ATTACKS
+        return importlib.import_module("benchmarks.attacks").ATTACKS
     finally:
         sys.path.remove(str(ROOT))
 
