@@ -38,6 +38,9 @@ class Reply:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+_OVER = Reply(stop=Stop.ANSWERED)
+
+
 @dataclass(frozen=True, slots=True)
 class Demonstration:
     """A conversation to imitate: the messages before the policy's first turn, and those from it on."""
@@ -167,7 +170,7 @@ class TextEnv(gym.Env[str, str], ABC):
 
     def reply(self, text: str) -> Reply:
         """What the task answers to a turn of the policy. A task of one turn is over."""
-        return Reply(stop=Stop.ANSWERED)
+        return _OVER
 
     def demonstration(self, row: Mapping[str, Any]) -> Sequence[Message] | None:
         """The completion of a perfect player for `row`, from the policy's first turn on; None if there is none to show."""
@@ -342,9 +345,11 @@ class TextEnv(gym.Env[str, str], ABC):
 
     def opening(self, row: Mapping[str, Any]) -> list[Message]:
         """All messages before the policy's first turn, the system prompt included."""
+        opening = self.messages(row)
+        if not self.system_prompt and self.toolset is None:
+            return opening
         instruction = "" if self.toolset is None else self.toolset.protocol.instruction
         system = "\n\n".join(part for part in (self.system_prompt, instruction) if part)
-        opening = self.messages(row)
         if system and instruction and opening and opening[0]["role"] == "system":
             system, opening = f"{opening[0]['content']}\n\n{system}", opening[1:]
         return [{"role": "system", "content": system}, *opening] if system else opening
@@ -410,4 +415,4 @@ def copied(messages: Sequence[Message]) -> list[Message]:
 
 def text_of(messages: Sequence[Message]) -> str:
     """Messages as one text: their contents, a blank line between."""
-    return "\n\n".join(m.get("content", "") for m in messages)
+    return "\n\n".join([m.get("content", "") for m in messages])

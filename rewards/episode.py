@@ -60,7 +60,7 @@ class Episode:
     @property
     def text(self) -> str:
         """What the policy wrote: the assistant turns, joined by a newline."""
-        return "\n".join(m["content"] for m in self.completion if m["role"] == "assistant")
+        return "\n".join([m["content"] for m in self.completion if m["role"] == "assistant"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 _SIZES = {"train": 100_000, "test": 2_000}
 _TEST_SHARE = 0.1
-_NUMBERS = 16  # drawn at a time, four for each value of the counter
+_NUMBERS = 8  # drawn at a time, four for each value of the counter
 _MAX_DRAWS = 10_000  # on one side before the problems are taken to be too few
 
 _own = threading.local()
@@ -50,13 +50,14 @@ def _philox(key: Sequence[int], index: int) -> Iterator[int]:
     if not hasattr(_own, "generator"):
         _own.generator = np.random.Philox(0)
         _own.state = _own.generator.state
-    state = _own.state
+    generator, state = _own.generator, _own.state
+    stream, counter = state["state"]["key"], state["state"]["counter"]
     for low in count(0, _NUMBERS // 4):
         # To put one generator elsewhere takes a tenth of the time that a new one takes.
-        state["state"]["key"][:] = key
-        state["state"]["counter"][:] = low, 0, 0, index
-        _own.generator.state = state
-        yield from _own.generator.random_raw(_NUMBERS).tolist()
+        stream[0], stream[1] = key
+        counter[0], counter[3] = low, index
+        generator.state = state
+        yield from generator.random_raw(_NUMBERS).tolist()
 
 
 class Problem(NamedTuple):

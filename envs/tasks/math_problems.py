@@ -28,27 +28,26 @@ class Problem(NamedTuple):
 
     canonical: tuple[Any, ...]
     question: str
-    answer: Fraction
+    answer: int | Fraction
     steps: str = ""
 
 
-def _sum_or_difference(draw: Draw, most: int) -> Problem:
+def _sum_or_difference(draw: Draw, most: int, steps: Callable[[int, str, int], str] | None = None) -> Problem:
     a, b, sign = draw.integer(0, most), draw.integer(0, most), draw.choice("+-")
     if sign == "-" and a < b:
         a, b = b, a
-    return Problem((sign, *sorted((a, b))), f"{a}{sign}{b}=?", Fraction(a + b if sign == "+" else a - b))
+    canonical = (sign, a, b) if a <= b else (sign, b, a)
+    answer = a + b if sign == "+" else a - b
+    return Problem(canonical, f"{a}{sign}{b}=?", answer, steps(a, sign, b) if steps else "")
 
 
 def _below_fifty(draw: Draw) -> Problem:
-    problem = _sum_or_difference(draw, 49)
-    return problem._replace(steps=_by_columns(problem.question))
+    return _sum_or_difference(draw, 49, _by_columns)
 
 
-def _by_columns(question: str) -> str:
-    """A written sum or difference, digit by digit from the ones: "7+8=15,2+4+1=7," for "27+48=?"; "14-8=6,5-2-1=2," for
-    "54-28=?"."""
-    sign = "+" if "+" in question else "-"
-    a, b = (int(number) for number in question.removesuffix("=?").split(sign))
+def _by_columns(a: int, sign: str, b: int) -> str:
+    """A written sum or difference, digit by digit from the ones: "7+8=15,2+4+1=7," for 27 + 48; "14-8=6,5-2-1=2," for
+    54 - 28."""
     steps, carry = "", 0
     while True:
         x, y, carried = a % 10, b % 10, f"{sign}1" if carry else ""
@@ -71,7 +70,7 @@ def _three_digits(draw: Draw) -> Problem:
     a, b = draw.integer(2, 9), draw.integer(10, 99)
     tens, ones = b // 10 * 10, b % 10
     question = f"{a}*{b}=?" if draw.integer(0, 1) else f"{b}*{a}=?"
-    return Problem(("*", a, b), question, Fraction(a * b), f"{a * tens}+{a * ones}=" if ones else "")
+    return Problem(("*", a, b), question, a * b, f"{a * tens}+{a * ones}=" if ones else "")
 
 
 def _fractions(draw: Draw) -> Problem:
@@ -105,12 +104,12 @@ def _linear_equation(draw: Draw) -> Problem:
     x, a, b = draw.integer(-12, 12), draw.integer(2, 9), _nonzero(draw, 20)
     if draw.integer(0, 1):
         question = f"{_linear(a, b)}={a * x + b}, x=?"
-        return Problem(("ax+b=c", a, b, x), question, Fraction(x), f"{a}x={a * x}, x=")
+        return Problem(("ax+b=c", a, b, x), question, x, f"{a}x={a * x}, x=")
     c = draw.choice([k for k in range(1, 10) if k != a])
     d = a * x + b - c * x
     steps = f"{_linear(abs(a - c), 0)}={abs(a - c) * x}, x=" if abs(a - c) > 1 else "x="
     canonical = ("ax+b=cx+d", *sorted(((a, b), (c, d))))
-    return Problem(canonical, f"{_linear(a, b)}={_linear(c, d)}, x=?", Fraction(x), steps)
+    return Problem(canonical, f"{_linear(a, b)}={_linear(c, d)}, x=?", x, steps)
 
 
 def _two_steps(draw: Draw) -> Problem:
@@ -118,11 +117,11 @@ def _two_steps(draw: Draw) -> Problem:
     if kind == 0:  # x/a+b=c
         a, quotient, b = draw.integer(2, 9), draw.integer(-9, 9), _nonzero(draw, 20)
         question = f"x/{a}{b:+d}={quotient + b}, x=?"
-        return Problem(("x/a+b=c", a, b, quotient), question, Fraction(a * quotient), f"x/{a}={quotient}, x=")
+        return Problem(("x/a+b=c", a, b, quotient), question, a * quotient, f"x/{a}={quotient}, x=")
     if kind == 1:  # a/(x+b)=c
         c, bottom, b = draw.integer(2, 9), draw.integer(2, 12), _nonzero(draw, 12)
         question = f"{c * bottom}/({_linear(1, b)})={c}, x=?"
-        return Problem(("a/(x+b)=c", c, bottom, b), question, Fraction(bottom - b), f"{_linear(1, b)}={bottom}, x=")
+        return Problem(("a/(x+b)=c", c, bottom, b), question, bottom - b, f"{_linear(1, b)}={bottom}, x=")
     a, b, c, d = draw.integer(1, 20), draw.integer(1, 20), draw.integer(2, 9), _nonzero(draw, 20)
     sign = draw.choice("+-")
     if sign == "-" and a < b:
@@ -130,7 +129,7 @@ def _two_steps(draw: Draw) -> Problem:
     inner = a + b if sign == "+" else a - b
     canonical = ("(a+b)*c+d", sign, *sorted((a, b)), c, d)
     steps = f"{inner}*{c}{d:+d}={inner * c}{d:+d}="
-    return Problem(canonical, f"({a}{sign}{b})*{c}{d:+d}=?", Fraction(inner * c + d), steps)
+    return Problem(canonical, f"({a}{sign}{b})*{c}{d:+d}=?", inner * c + d, steps)
 
 
 def _nonzero(draw: Draw, most: int) -> int:
@@ -221,7 +220,7 @@ class MathProblems(Sequence[Mapping[str, Any]]):
         return f"MathProblems(levels={self.levels}, split={self.split!r}, size={self._size})"
 
 
-def _latex(number: Fraction) -> str:
+def _latex(number: int | Fraction) -> str:
     if number.denominator == 1:
-        return str(number.numerator)
+        return str(number)
     return f"{'-' if number < 0 else ''}\\frac{{{abs(number.numerator)}}}{{{number.denominator}}}"
