@@ -277,7 +277,8 @@ class TextEnv(gym.Env[str, str], ABC):
         value = float(reply.reward)
         if reply.stop is not None:
             if score is None:
-                [score] = score_episodes([self])
+                [score] = self.reward.score([self.episode])
+                score = self._with_metrics(score)
             value += score.value or 0.0
             info |= {"score_parts": dict(score.parts), "abstained": score.abstained, "score_error": score.error}
         terminated = reply.stop is Stop.ANSWERED
@@ -369,6 +370,10 @@ class TextEnv(gym.Env[str, str], ABC):
                 )
             yield Demonstration(self.opening(self.rows[index]), completion)
 
+    def _with_metrics(self, score: Score) -> Score:
+        metrics = self.metrics()
+        return replace(score, parts={**score.parts, **metrics}) if metrics else score
+
     def _require_episode(self) -> None:
         if self._row is None or self._stop is not None:
             raise gym.error.ResetNeeded("the episode is over (or was never begun): call reset() before the next step")
@@ -403,8 +408,7 @@ def score_episodes(envs: Sequence[TextEnv]) -> list[Score]:
     for batch in batches.values():
         judged = envs[batch[0]].reward.score([envs[i].episode for i in batch])
         for i, score in zip(batch, judged, strict=True):
-            metrics = envs[i].metrics()
-            scores[i] = replace(score, parts={**score.parts, **metrics}) if metrics else score
+            scores[i] = envs[i]._with_metrics(score)
     return [scores[i] for i in range(len(envs))]
 
 

@@ -91,12 +91,14 @@ def _last_box(text: str) -> tuple[int, str | None]:
     if not boxes:
         return -1, None
     # Tried first: that the last one closes, which spares a look at all braces of the text.
-    end = _closing(text, boxes[-1].end())
-    closed = {boxes[-1].start(): (boxes[-1].end(), end)} if end >= 0 else _closed(text)
-    if not closed:
-        return -1, None
-    last = max(closed)
-    inner, end = closed[last]
+    last, inner = boxes[-1].span()
+    end = _closing(text, inner)
+    if end < 0:
+        closed = _closed(text)
+        if not closed:
+            return -1, None
+        last = max(closed)
+        inner, end = closed[last]
     contents, first = [text[inner:end].strip()], last
     for before in reversed(boxes):
         if before.start() >= first:

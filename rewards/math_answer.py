@@ -128,7 +128,8 @@ class MathAnswer(Reward):
         """Nothing to find: it returns scores. Spares the start of processes for a sample."""
 
     def _scores(self, verdicts: Sequence[Verdict | _Question]) -> list[Score]:
-        asked = dict.fromkeys([verdict for verdict in verdicts if isinstance(verdict, _Question)])  # each once, in order
+        # Each once, in order.
+        asked = dict.fromkeys([verdict for verdict in verdicts if isinstance(verdict, _Question)])
         answers = _verifier(self.timeout, self.workers).ask(asked) if asked else {}
         return [_as_score(answers[verdict] if isinstance(verdict, _Question) else verdict) for verdict in verdicts]
 

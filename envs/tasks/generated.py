@@ -47,11 +47,13 @@ class Draw:
 def _philox(key: Sequence[int], index: int) -> Iterator[int]:
     """The stream of a key from an index on. The index is the counter's high word and the numbers advance the low one: no
     two indices share a number."""
-    if not hasattr(_own, "generator"):
-        _own.generator = np.random.Philox(0)
-        _own.state = _own.generator.state
-    generator, state = _own.generator, _own.state
-    stream, counter = state["state"]["key"], state["state"]["counter"]
+    try:
+        generator, state, stream, counter = _own.parts
+    except AttributeError:
+        generator = np.random.Philox(0)
+        state: Any = generator.state
+        stream, counter = state["state"]["key"], state["state"]["counter"]
+        _own.parts = generator, state, stream, counter
     for low in count(0, _NUMBERS // 4):
         # To put one generator elsewhere takes a tenth of the time that a new one takes.
         stream[0], stream[1] = key
