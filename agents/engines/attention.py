@@ -186,13 +186,18 @@ class Decode:
         self._own_lengths = own_lengths
         self._prompt_lengths = prompt_lengths
         self._prompt_width, self._own_width = int(prompt_lengths.max()), int(own_lengths.max()) + 1
+        self._level = int(own_lengths.min()) + 1 == self._own_width  # all samples are of one length
         self._masks: dict[int | None, Tensor] = {}
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
         (prompt_keys, prompt_values), (own_keys, own_values) = next(self._layers)
-        own_keys[self._rows, :, self._own_lengths] = key
-        own_values[self._rows, :, self._own_lengths] = value
         rows, heads, _ = query.shape
+        if self._level:
+            own_keys[:rows, :, self._own_width - 1] = key
+            own_values[:rows, :, self._own_width - 1] = value
+        else:
+            own_keys[self._rows, :, self._own_lengths] = key
+            own_values[self._rows, :, self._own_lengths] = value
         kv = key.shape[1]
         query = query.reshape(rows, kv, heads // kv, -1)
         grid, width = self._grid, self._prompt_width
@@ -200,7 +205,7 @@ class Decode:
         exact = query.float()
         shared = grid.spread(exact) @ prompt_keys[: grid.prompts, :, :width].float().transpose(-1, -2)
         alone = exact @ own_keys[:rows, :, : self._own_width].float().transpose(-1, -2)
-        scores = how(torch.cat([grid.gather(shared), alone], dim=-1)) + self._mask(how.window)
+        scores = how(torch.cat([grid.gather(shared), alone], dim=-1)).add_(self._mask(how.window))
         weights = scores.softmax(dim=-1)
         out = weights[..., width:] @ own_values[:rows, :, : self._own_width].float()
         out += grid.gather(grid.spread(weights[..., :width]) @ prompt_values[: grid.prompts, :, :width].float())
@@ -249,7 +254,7 @@ class Grid:
         """[B, K, g, n] → [G, K, most · g, n]; places without a sample hold some other one's."""
         _, kv, shared, n = x.shape
         if not self._regular:
-            x = x[self._sample]
+            x = x.index_select(0, self._sample)
         x = x.view(self.prompts, self._most, kv, shared, n).transpose(1, 2)
         return x.reshape(self.prompts, kv, self._most * shared, n)
 
@@ -259,4 +264,4 @@ class Grid:
         x = x.view(self.prompts, kv, self._most, -1, n).transpose(1, 2)
         if self._regular:
             return x.reshape(len(self._place), kv, -1, n)
-        return x.reshape(self.prompts * self._most, kv, -1, n)[self._place]
+        return x.reshape(self.prompts * self._most, kv, -1, n).index_select(0, self._place)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from .attention import Decode, Grid, Pass, Prefill, Scores, running
 from .key_values import Form, KeyValues, Layout, PrefixCache, common
+from .linear import ReorderedLinears
 
 Ids = tuple[int, ...]
 
@@ -115,16 +117,23 @@ class PackedDecoder(Decoder):
     Args:
         layout: what the model's layers keep; see `find_layout`.
         cache: where prompts are looked for, and put.
+        linears: the model's linear layers, for steps.
     """
 
     # Tokens of prompts that run through the model at a time, unless one prompt alone has more.
     PREFILL = 8192
 
     def __init__(
-        self, model: Any, samples: Iterable[Ids], counters: Counters, layout: Layout, cache: PrefixCache
+        self,
+        model: Any,
+        samples: Iterable[Ids],
+        counters: Counters,
+        layout: Layout,
+        cache: PrefixCache,
+        linears: ReorderedLinears,
     ) -> None:
         super().__init__(model, samples, counters)
-        self._layout, self._cache = layout, cache
+        self._layout, self._cache, self._linears = layout, cache, linears
         self._held: list[Ids] = []  # the prompt in each row of `_shared`
         self._shared = KeyValues(layout, 0, 0)
         self._own = KeyValues(layout, 0, 0)
@@ -134,7 +143,8 @@ class PackedDecoder(Decoder):
 
     def enter(self, prompts: Sequence[Ids]) -> Tensor:
         held = set(self._held)
-        new = sorted({prompt for prompt in prompts if prompt not in held})
+        # In the order of their samples, which then stand in the grid as they come.
+        new = list(dict.fromkeys(prompt for prompt in prompts if prompt not in held))
         if new:
             self._prefill(new)
         self._prompts += prompts
@@ -160,7 +170,8 @@ class PackedDecoder(Decoder):
         positions = self._prompt_lengths[self._grid.prompt_of] + lengths
         step = Decode(self._shared, self._prompt_lengths, self._own, lengths, self._grid)
         ids = torch.tensor([sample[-1] for sample in samples], device=device)
-        logits = self._forward(step, ids, positions, 0)
+        with self._linears.used(rows):
+            logits = self._forward(step, ids, positions, 0)
         self._lengths += 1
         self._counters.decoded += rows
         return logits
@@ -185,13 +196,13 @@ class PackedDecoder(Decoder):
         return order
 
     def _prefill(self, new: Sequence[Ids]) -> None:
-        """A row of `_shared` for each of the prompts `new`, which are different and in lexicographic order: what one has in
-        common with the last one it has in common with any before."""
+        """A row of `_shared` for each of the prompts `new`, which are different. They are taken in lexicographic order: what
+        one has in common with the last one it has in common with any before."""
         self._shared = self._shared.reserved(len(self._held) + len(new), max(map(len, new)))
         written = np.zeros((3, 0), np.int64)  # rows, places, numbers of tokens
         spans: list[tuple[int, int, int]] = []
         before, numbers, count = (), np.zeros(0, np.int64), 0
-        for row, prompt in enumerate(new, len(self._held)):
+        for row, prompt in sorted(enumerate(new, len(self._held)), key=itemgetter(1)):
             cached = 0
             for found in self._cache.match(prompt):
                 self._shared.put(row, cached, found)
@@ -269,7 +280,8 @@ def find_layout(model: Any) -> Layout | None:
         return None
     layout = Layout(tuple(trial.layers), trial.dtype, model.device)
     prompts = [(1, 2, 3), (1, 2, 4, 5), (1, 2, 3)]
-    packed = PackedDecoder(model, prompts, Counters(), layout, PrefixCache(layout.token_bytes, 0))
+    cache, linears = PrefixCache(layout.token_bytes, 0), ReorderedLinears(model)
+    packed = PackedDecoder(model, prompts, Counters(), layout, cache, linears)
     plain = RecomputingDecoder(model, prompts, Counters())
     # float32 results differ in the order of sums only; those of bfloat16 by rounding in every layer.
     for found, expected in [

@@ -18,6 +18,7 @@ from ..policy import Policy, Reference
 from .batch import Batch
 from .forward import Forward, forward
 from .head import trunk
+from .memory import keep_freed_memory
 from .optimizer import MasterAdamW
 from .tree import forward_trees, parts
 
@@ -78,6 +79,7 @@ class Learner:
         entropy_gradient: bool = False,
         compile: bool = False,
     ) -> None:
+        keep_freed_memory()
         self.policy = policy
         self.aggregation: Aggregation = aggregation
         self.max_new_tokens = max_new_tokens

@@ -1,0 +1,74 @@
+"""Linear layers whose weights stand in the order in which the processor's kernels read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOST_ROWS = 256
+"""With more rows a product is hardly faster for it."""
+
+
+class ReorderedLinears:
+    """The linear layers of a model on the CPU, for products with few rows, such as those of a decoding step.
+
+    A matrix product puts its operands in an order of its own before it multiplies. With a few rows that costs as much as
+    the product, and the weights are the same in every step: oneDNN's kernels take them in their order, as models that
+    torch.compile has frozen do. The copy in that order takes as much memory as the weights. It is made when it is first
+    used, and again after `forget`.
+
+    Args:
+        model: any module. Layers whose `forward` somebody has replaced are left alone.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._reordered: list[tuple[nn.Linear, Callable[[Tensor], Tensor]]] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._model,)
+
+    def forget(self) -> None:
+        """The weights have changed."""
+        self._reordered = None
+
+    @contextmanager
+    def used(self, rows: int) -> Iterator[None]:
+        """Within this context the layers run so, if the products have few rows."""
+        if self._reordered is None and rows <= MOST_ROWS:
+            self._reordered = [(layer, _reordered(layer, rows)) for layer in _layers(self._model)]
+        layers = (self._reordered or []) if rows <= MOST_ROWS else []
+        for layer, forward in layers:
+            vars(layer)["forward"] = forward  # past `nn.Module.__setattr__`, which takes as long as a product
+        try:
+            yield
+        finally:
+            for layer, _ in layers:
+                del vars(layer)["forward"]
+
+
+def _layers(model: nn.Module) -> list[nn.Linear]:
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return []
+    return [
+        module
+        for module in model.modules()
+        if type(module) is nn.Linear
+        and "forward" not in vars(module)
+        and module.weight.device.type == "cpu"
+        and module.weight.dtype in (torch.float32, torch.bfloat16)
+    ]
+
+
+def _reordered(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor]:
+    weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
+    return partial(_linear, weight=weight, bias=layer.bias)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
