@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MOST_ROWS = 256
-"""With more rows a product is hardly faster for it."""
+ROWS = range(8, 97)
+"""With how many rows products are faster so."""
+
+WEIGHTS = 2**16
+"""How many a layer has at least to be worth it: a call of oneDNN costs some 15 µs."""
 
 
 class ReorderedLinears:
@@ -39,10 +42,10 @@ class ReorderedLinears:
 
     @contextmanager
     def used(self, rows: int) -> Iterator[None]:
-        """Within this context the layers run so, if the products have few rows."""
-        if self._reordered is None and rows <= MOST_ROWS:
-            self._reordered = [(layer, _reordered(layer, rows)) for layer in _layers(self._model)]
-        layers = (self._reordered or []) if rows <= MOST_ROWS else []
+        """Within this context the layers run so, if that is faster for products with so many rows."""
+        if self._reordered is None and rows in ROWS:
+            self._reordered = [(layer, _reordered(layer)) for layer in _layers(self._model)]
+        layers = (self._reordered or []) if rows in ROWS else []
         for layer, forward in layers:
             vars(layer)["forward"] = forward  # past `nn.Module.__setattr__`, which takes as long as a product
         try:
@@ -62,13 +65,14 @@ def _layers(model: nn.Module) -> list[nn.Linear]:
         and "forward" not in vars(module)
         and module.weight.device.type == "cpu"
         and module.weight.dtype in (torch.float32, torch.bfloat16)
+        and module.weight.numel() >= WEIGHTS
     ]
 
 
-def _reordered(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor]:
-    weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
+def _reordered(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+    weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), 32)  # for about so many rows
     return partial(_linear, weight=weight, bias=layer.bias)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
