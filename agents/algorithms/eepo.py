@@ -45,6 +45,11 @@ class EEPO(ClippedAgent[EEPOConfig]):
 
     The copy is thrown away. The ratio in the loss is to the policy that sampled: for the second half, the copy. It takes the
     memory of a second model while it lives.
+
+    The defaults are for policies of words. With the built-in policy on `MathVerify-v0` it loses 0.01 in 600 000 sampled
+    tokens, where GRPO gains 0.31 (`benchmarks.learning`): a policy of bytes starts with 0.1 nats a token, far below the
+    threshold, and forgets in seven to nine of ten steps. In each of three runs the mean reward falls from 0.5 to 0.2 within 16
+    steps, and is back at 0.4 to 0.7 at the end. Give it a lower threshold there.
     """
 
     Config = EEPOConfig

@@ -72,6 +72,9 @@ class ReMax(ClippedAgent[ReMaxConfig]):
     for every prompt and not learned from.
 
         A_i = R_i − R(greedy)
+
+    With the built-in policy on `MathVerify-v0` it gains 0.196 in 600 000 sampled tokens, where RLOO gains 0.32
+    (`benchmarks.learning`): half of the tokens are greedy ones, which nothing is learned from.
     """
 
     Config = ReMaxConfig
