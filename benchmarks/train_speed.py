@@ -59,7 +59,7 @@ def main(
     peer: Literal["trl", "none"] = "trl",
     json: Path | None = None,
     turns: int = 2,
-    steps: int = 2,
+    steps: int = 3,
     runs: tuple[str, ...] = RUNS,
 ) -> None:
     """Measure, and print the results.
