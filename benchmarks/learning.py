@@ -106,7 +106,7 @@ def table(agents: dict[str, Any]) -> Table:
 
 
 def plot(summary: dict[str, Any], path: Path) -> None:
-    """Accuracy over sampled tokens: every algorithm in a panel, its seeds in colour, all others in grey."""
+    """Accuracy over sampled tokens: every algorithm in a panel, its seeds in colour, the means of all others in grey."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -116,19 +116,22 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(2.4 * columns + 0.6, 2.0 * lines + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
+    means = {name: [sum(values) / len(values) for values in zip(*a["curves"])] for name, a in agents.items()}
     for axis in axes[len(agents) :]:
         axis.set_visible(False)
+    for axis in axes[max(0, len(agents) - columns) : len(agents)]:
+        axis.tick_params(labelbottom=True)  # whatever is below has no axis
     for axis, (name, agent) in zip(axes, agents.items()):
-        for other, theirs in agents.items():
-            for curve in theirs["curves"] if other != name else ():
-                axis.plot(tokens, curve, color="0.88", linewidth=0.6)
+        for other, mean in means.items():
+            if other != name:
+                axis.plot(tokens, mean, color="0.88", linewidth=0.6)
         for curve in agent["curves"]:
             axis.plot(tokens, curve, color="#0072b2", linewidth=1.3)
         axis.set_title(name, fontsize=8)
         axis.grid(alpha=0.25)
     figure.supxlabel("sampled tokens (thousands)", fontsize=9)
     figure.supylabel("accuracy on held-out problems", fontsize=9)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":

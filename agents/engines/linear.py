@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROWS = range(8, 97)
-"""With how many rows products are faster so."""
+ROWS = range(4, 257)
+"""With how many rows products are faster so: up to 1.5 times, in float32 and bfloat16, on a processor with AVX-512 and AMX."""
 
 WEIGHTS = 2**16
 """How many a layer has at least to be worth it: a call of oneDNN costs some 15 µs."""

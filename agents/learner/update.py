@@ -79,7 +79,8 @@ class Learner:
         entropy_gradient: bool = False,
         compile: bool = False,
     ) -> None:
-        keep_freed_memory()
+        if policy.model.device.type == "cpu":
+            keep_freed_memory()
         self.policy = policy
         self.aggregation: Aggregation = aggregation
         self.max_new_tokens = max_new_tokens
