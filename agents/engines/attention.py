@@ -85,10 +85,15 @@ def _attention(
 ) -> tuple[Tensor, None]:
     how = Scores(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return _running.get().attend(q, k, v, how).unsqueeze(0), None
+    return attend(q, k, v, how).unsqueeze(0), None
 
 
 AttentionInterface.register(NAME, _attention)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
+    """`Pass.attend` of the pass that is under way."""
+    return _running.get().attend(query, key, value, how)
 
 
 class Prefill:
@@ -180,36 +185,61 @@ class Decode:
     def __init__(
         self, prompts: KeyValues, prompt_lengths: Tensor, own: KeyValues, own_lengths: Tensor, grid: Grid
     ) -> None:
-        self._layers = zip(prompts.layers, own.layers)
         self._grid = grid
         self._rows = torch.arange(len(own_lengths), device=own_lengths.device)
         self._own_lengths = own_lengths
         self._prompt_lengths = prompt_lengths
         self._prompt_width, self._own_width = int(prompt_lengths.max()), int(own_lengths.max()) + 1
         self._level = int(own_lengths.min()) + 1 == self._own_width  # all samples are of one length
+        # Views of all layers at once: one of one layer costs as much as a small product.
+        rows, everything = slice(len(own_lengths)), slice(None)
+        self._layers = zip(
+            prompts.views(slice(grid.prompts), everything, slice(self._prompt_width)),
+            own.views(rows, everything, slice(self._own_width)),
+            own.views(rows, everything, self._own_width - 1),
+        )
         self._masks: dict[int | None, Tensor] = {}
+        self._flash_masks: tuple[Tensor | None, Tensor | None] | None = None
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
-        (prompt_keys, prompt_values), (own_keys, own_values) = next(self._layers)
+        shared, own, last = next(self._layers)
         rows, heads, _ = query.shape
-        if self._level:
-            own_keys[:rows, :, self._own_width - 1] = key
-            own_values[:rows, :, self._own_width - 1] = value
-        else:
-            own_keys[self._rows, :, self._own_lengths] = key
-            own_values[self._rows, :, self._own_lengths] = value
+        for kept, end, new in zip(own, last, (key, value)):
+            if self._level:
+                end.copy_(new)
+            else:
+                kept[self._rows, :, self._own_lengths] = new
         kv = key.shape[1]
         query = query.reshape(rows, kv, heads // kv, -1)
+        flash = query.device.type == "cpu" and how.window is None and how.softcap is None
+        found = (self._flash if flash and key.shape == value.shape else self._plain)(query, shared, own, how)
+        return found.to(query.dtype).reshape(rows, heads, -1)
+
+    def _plain(self, query: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor], how: Scores) -> Tensor:
+        """One softmax over the scores of both parts."""
         grid, width = self._grid, self._prompt_width
         # Products in float32, like those of fused attention: rounded scores are what low precision suffers from most.
-        exact = query.float()
-        shared = grid.spread(exact) @ prompt_keys[: grid.prompts, :, :width].float().transpose(-1, -2)
-        alone = exact @ own_keys[:rows, :, : self._own_width].float().transpose(-1, -2)
-        scores = how(torch.cat([grid.gather(shared), alone], dim=-1)).add_(self._mask(how.window))
-        weights = scores.softmax(dim=-1)
-        out = weights[..., width:] @ own_values[:rows, :, : self._own_width].float()
-        out += grid.gather(grid.spread(weights[..., :width]) @ prompt_values[: grid.prompts, :, :width].float())
-        return out.to(query.dtype).view(rows, heads, -1)
+        query = query.float()
+        (shared_keys, shared_values), (own_keys, own_values) = ([x.float() for x in part] for part in (shared, own))
+        products = [grid.gather(grid.spread(query) @ shared_keys.transpose(-1, -2)), query @ own_keys.transpose(-1, -2)]
+        weights = how(torch.cat(products, dim=-1)).add_(self._mask(how.window)).softmax(dim=-1)
+        out = weights[..., width:] @ own_values
+        return out.add_(grid.gather(grid.spread(weights[..., :width]) @ shared_values))
+
+    def _flash(self, query: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor], how: Scores) -> Tensor:
+        """Fused attention to each part, which also gives the sums of their exponentials, and with these what both are
+        together: a share σ(log Σ_shared − log Σ_own) of the one and the rest of the other."""
+        if self._flash_masks is None:
+            self._flash_masks = (
+                _length_mask(self._prompt_lengths, self._prompt_width, query.dtype),
+                _length_mask(self._own_lengths + 1, self._own_width, query.dtype),
+            )
+        grid, (shared_mask, own_mask) = self._grid, self._flash_masks
+        attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+        out, total = attention(query, *own, attn_mask=own_mask, scale=how.scaling)
+        at_prompt, prompt_total = attention(grid.spread(query), *shared, attn_mask=shared_mask, scale=how.scaling)
+        share = (grid.gather(prompt_total.unsqueeze(-1)) - total.unsqueeze(-1)).sigmoid_()
+        return torch.lerp(out.float(), grid.gather(at_prompt).float(), share)
 
     def _mask(self, window: int | None) -> Tensor:
         """0 where a sample sees a key and −∞ elsewhere, [B, 1, 1, P + T]."""
@@ -226,6 +256,14 @@ class Decode:
             mask = torch.zeros(seen.shape, device=device).masked_fill_(~seen, -torch.inf)
             self._masks[window] = mask[:, None, None]
         return self._masks[window]
+
+
+def _length_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor | None:
+    """0 at the places of each row's tokens and −∞ beyond, [R, 1, 1, width]; None if all rows are full."""
+    beyond = torch.arange(width, device=lengths.device) >= lengths.unsqueeze(1)
+    if not bool(beyond.any()):
+        return None
+    return torch.zeros(beyond.shape, dtype=dtype, device=lengths.device).masked_fill_(beyond, -torch.inf)[:, None, None]
 
 
 class Grid:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .attention import Decode, Grid, Pass, Prefill, Scores, running
 from .key_values import Form, KeyValues, Layout, PrefixCache, common
-from .linear import ReorderedLinears
+from .layers import StepLayers
 
 Ids = tuple[int, ...]
 
@@ -117,7 +117,7 @@ class PackedDecoder(Decoder):
     Args:
         layout: what the model's layers keep; see `find_layout`.
         cache: where prompts are looked for, and put.
-        linears: the model's linear layers, for steps.
+        layers: the model's layers for sampling.
     """
 
     # Tokens of prompts that run through the model at a time, unless one prompt alone has more.
@@ -130,10 +130,10 @@ class PackedDecoder(Decoder):
         counters: Counters,
         layout: Layout,
         cache: PrefixCache,
-        linears: ReorderedLinears,
+        layers: StepLayers,
     ) -> None:
         super().__init__(model, samples, counters)
-        self._layout, self._cache, self._linears = layout, cache, linears
+        self._layout, self._cache, self._layers = layout, cache, layers
         self._held: list[Ids] = []  # the prompt in each row of `_shared`
         self._shared = KeyValues(layout, 0, 0)
         self._own = KeyValues(layout, 0, 0)
@@ -170,8 +170,7 @@ class PackedDecoder(Decoder):
         positions = self._prompt_lengths[self._grid.prompt_of] + lengths
         step = Decode(self._shared, self._prompt_lengths, self._own, lengths, self._grid)
         ids = torch.tensor([sample[-1] for sample in samples], device=device)
-        with self._linears.used(rows):
-            logits = self._forward(step, ids, positions, 0)
+        logits = self._forward(step, ids, positions, 0)
         self._lengths += 1
         self._counters.decoded += rows
         return logits
@@ -253,7 +252,7 @@ class PackedDecoder(Decoder):
 
     def _forward(self, step: Pass, ids: Tensor, positions: Tensor, keep: int | Tensor) -> Tensor:
         """Logits [N, V] of the packed tokens `ids` [N] at `positions` [N], or of those whose numbers are `keep`."""
-        with running(self._model, step):
+        with running(self._model, step), self._layers.used(len(ids)):
             return self._model(
                 input_ids=ids.unsqueeze(0),
                 position_ids=positions.unsqueeze(0),
@@ -263,8 +262,8 @@ class PackedDecoder(Decoder):
 
 
 @torch.inference_mode()
-def find_layout(model: Any) -> Layout | None:
-    """What the layers of `model` keep for a token, or None if a `PackedDecoder` cannot run it.
+def find_layout(model: Any, layers: StepLayers) -> Layout | None:
+    """What the layers of `model` keep for a token, or None if a `PackedDecoder` with `layers` cannot run it.
 
     That is tried out, on a few tokens, rather than looked up: the packed pass has to give the logits of the model's own
     attention, whatever the model adds to it.
@@ -279,17 +278,21 @@ def find_layout(model: Any) -> Layout | None:
     if not trial.layers:
         return None
     layout = Layout(tuple(trial.layers), trial.dtype, model.device)
-    prompts = [(1, 2, 3), (1, 2, 4, 5), (1, 2, 3)]
-    cache, linears = PrefixCache(layout.token_bytes, 0), ReorderedLinears(model)
-    packed = PackedDecoder(model, prompts, Counters(), layout, cache, linears)
+    # Any tokens, and not the first few: those are a tokenizer's special ones, a sequence of which is so far from any text
+    # that rounding alone makes the logits of some models in bfloat16 wrong by half.
+    drawn = np.random.default_rng(0).integers(model.get_input_embeddings().num_embeddings, size=15).tolist()
+    first, second = tuple(drawn[:6]), (*drawn[:3], *drawn[6:10])
+    prompts = [first, second, first, first]  # enough for `layers` to be used
+    one, two = [[id] for id in drawn[10:14]], [[id, drawn[14]] for id in drawn[10:14]]
+    packed = PackedDecoder(model, prompts, Counters(), layout, PrefixCache(layout.token_bytes, 0), layers)
     plain = RecomputingDecoder(model, prompts, Counters())
     # float32 results differ in the order of sums only; those of bfloat16 by rounding in every layer.
     for found, expected in [
         (packed.enter(prompts), plain.enter(prompts)),
-        (packed.step([[3], [4], [5]]), plain.step([[3], [4], [5]])),
-        (packed.step([[3, 1], [4, 1], [5, 1]]), plain.step([[3, 1], [4, 1], [5, 1]])),
+        (packed.step(one), plain.step(one)),
+        (packed.step(two), plain.step(two)),
     ]:
-        most = 1e-3 if expected.dtype == torch.float32 else 0.2
+        most = 1e-3 if expected.dtype == torch.float32 else 0.1
         if not bool((found - expected).float().norm() <= most * expected.float().norm()):
             return None
     return layout

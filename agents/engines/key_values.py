@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -52,10 +52,13 @@ class KeyValues:
             torch.zeros(forms.count(f), rows, f[0], width, f[1], dtype=layout.dtype, device=layout.device)
             for f in dict.fromkeys(forms)
         ]
-        stack_of = dict(zip(dict.fromkeys(forms), map(iter, self.stacks)))
-        self.layers: list[tuple[Tensor, Tensor]] = [
-            (next(stack_of[keys]), next(stack_of[values])) for keys, values in layout.layers
-        ]
+        self.layers = list(self.views())
+
+    def views(self, *index: slice | int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each layer the part of keys and values that `index` says: of [rows, heads, width, size]."""
+        cut = [iter(stack[:, *index].unbind()) for stack in self.stacks]
+        stack_of = dict(zip(dict.fromkeys(form for layer in self._layout.layers for form in layer), cut))
+        return ((next(stack_of[keys]), next(stack_of[values])) for keys, values in self._layout.layers)
 
     def reserved(self, rows: int, width: int) -> KeyValues:
         """These, or a copy with room for at least as many rows and tokens; what grows is doubled at least."""

@@ -17,7 +17,7 @@ from .base import Engine, Generation, Request, Sampling
 from .decoder import Counters, Decoder, Ids, PackedDecoder, RecomputingDecoder, find_layout
 from .draw import Drawn, draw
 from .key_values import PrefixCache
-from .linear import ReorderedLinears
+from .layers import StepLayers
 
 
 class TorchEngine(Engine):
@@ -49,7 +49,7 @@ class TorchEngine(Engine):
         self.cache_bytes = cache_bytes
         self.counters = Counters()
         self._cache: PrefixCache | None = None
-        self._linears = ReorderedLinears(model)
+        self._layers = StepLayers(model)
         self._form: tuple[torch.dtype, torch.device] | None = None
         self._weights: list[tuple[int, int]] = []
 
@@ -78,12 +78,12 @@ class TorchEngine(Engine):
             self.model.train(was_training)
 
     def forget(self) -> None:
-        self._linears.forget()
+        self._layers.forget()
         if self._cache is not None:
             self._cache.clear()
 
     def sleep(self) -> None:
-        self._linears.forget()
+        self._layers.forget()
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         self.forget()
@@ -139,10 +139,15 @@ class TorchEngine(Engine):
                 sample.entropies.append(entropy)
 
     def _decoder(self, prompts: Sequence[Ids]) -> Decoder:
+        # Weights that were changed in place without `sync` would otherwise go on with the keys of those before.
+        weights = [(p.data_ptr(), p._version) for p in self.model.parameters()]
+        if weights != self._weights:
+            self.forget()
+            self._weights = weights
         form = (self.model.dtype, self.model.device)
         if self._cache is None or self._form != form:
             self._form = form
-            self._layout = find_layout(self.model)
+            self._layout = find_layout(self.model, self._layers)
             if self._layout is None:
                 warnings.warn(
                     f"the attention of {type(self.model).__name__} cannot be taken over: sampling computes every token "
@@ -150,15 +155,9 @@ class TorchEngine(Engine):
                     stacklevel=4,
                 )
             self._cache = PrefixCache(self._layout.token_bytes if self._layout else 1, self.cache_bytes)
-            self._linears.forget()
-        # Weights that were changed in place without `sync` would otherwise go on with the keys of those before.
-        weights = [(p.data_ptr(), p._version) for p in self.model.parameters()]
-        if weights != self._weights:
-            self.forget()
-            self._weights = weights
         if self._layout is None:
             return RecomputingDecoder(self.model, prompts, self.counters)
-        return PackedDecoder(self.model, prompts, self.counters, self._layout, self._cache, self._linears)
+        return PackedDecoder(self.model, prompts, self.counters, self._layout, self._cache, self._layers)
 
 
 @dataclass(eq=False, slots=True)
