@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .attention import Decode, Grid, Pass, Prefill, Scores, running
 from .key_values import Form, KeyValues, Layout, PrefixCache, common
-from .layers import StepLayers
+from .layers import SamplingLayers
 
 Ids = tuple[int, ...]
 
@@ -130,7 +130,7 @@ class PackedDecoder(Decoder):
         counters: Counters,
         layout: Layout,
         cache: PrefixCache,
-        layers: StepLayers,
+        layers: SamplingLayers,
     ) -> None:
         super().__init__(model, samples, counters)
         self._layout, self._cache, self._layers = layout, cache, layers
@@ -262,7 +262,7 @@ class PackedDecoder(Decoder):
 
 
 @torch.inference_mode()
-def find_layout(model: Any, layers: StepLayers) -> Layout | None:
+def find_layout(model: Any, layers: SamplingLayers) -> Layout | None:
     """What the layers of `model` keep for a token, or None if a `PackedDecoder` with `layers` cannot run it.
 
     That is tried out, on a few tokens, rather than looked up: the packed pass has to give the logits of the model's own

@@ -30,11 +30,13 @@ times."""
 WEIGHTS = 2**18
 """The fewest of a product for which that is so: a call of oneDNN costs some 15 µs."""
 
+_CAN_REORDER = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
 DECODERS = (LlamaDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer)
 """The layers that `_DecoderLayer` stands in for."""
 
 
-class StepLayers:
+class SamplingLayers:
     """The layers of a model on the CPU, for sampling.
 
     Layers of the Llama family run as a whole in another form, and of other models the large linear layers do. They have a
@@ -84,7 +86,7 @@ class Product:
     def __init__(self, *layers: nn.Linear) -> None:
         self._layers = layers
         large = sum(layer.weight.numel() for layer in layers) >= WEIGHTS
-        self.reordered = large and _can_reorder(layers[0].weight.dtype)
+        self.reordered = large and _CAN_REORDER
         self.least_rows = ROWS if self.reordered else 1
         self._weight: Tensor | None = None
 
@@ -216,16 +218,13 @@ def _is_plain_decoder(layer: Any) -> bool:
 
 
 def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    return type(module) is nn.Linear and module.weight.device.type == "cpu" and not _is_changed(module)
+    return (
+        type(module) is nn.Linear
+        and module.weight.device.type == "cpu"
+        and module.weight.dtype in (torch.float32, torch.bfloat16)
+        and not _is_changed(module)
+    )
 
 
 def _is_changed(module: nn.Module) -> bool:
     return "forward" in vars(module) or bool(module._forward_hooks) or bool(module._forward_pre_hooks)
-
-
-def _can_reorder(dtype: torch.dtype) -> bool:
-    return (
-        torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and dtype in (torch.float32, torch.bfloat16)
-    )

@@ -17,7 +17,7 @@ from .base import Engine, Generation, Request, Sampling
 from .decoder import Counters, Decoder, Ids, PackedDecoder, RecomputingDecoder, find_layout
 from .draw import Drawn, draw
 from .key_values import PrefixCache
-from .layers import StepLayers
+from .layers import SamplingLayers
 
 
 class TorchEngine(Engine):
@@ -49,7 +49,7 @@ class TorchEngine(Engine):
         self.cache_bytes = cache_bytes
         self.counters = Counters()
         self._cache: PrefixCache | None = None
-        self._layers = StepLayers(model)
+        self._layers = SamplingLayers(model)
         self._form: tuple[torch.dtype, torch.device] | None = None
         self._weights: list[tuple[int, int]] = []
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine, layers
-from tokengym.agents.engines.layers import ROWS, WEIGHTS, Product, StepLayers
+from tokengym.agents.engines.layers import ROWS, WEIGHTS, Product, SamplingLayers
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -119,7 +119,7 @@ def test_a_norm_of_nothing_is_nothing() -> None:
 def test_changed_weights_are_taken_after_forget() -> None:
     model = linears()
     x = torch.randn(16, 64)
-    own = StepLayers(model)
+    own = SamplingLayers(model)
     with own.used(16):
         before = model(x)
     for p in model.parameters():
@@ -140,10 +140,10 @@ def _double(module: nn.Module) -> None:
 def test_layers_are_as_before_outside() -> None:
     model = linears()
     x = torch.randn(16, 64, requires_grad=True)
-    with StepLayers(model).used(16):
+    with SamplingLayers(model).used(16):
         assert changed(model) == [True, False, True]
     assert not any(changed(model))
-    with pytest.raises(ZeroDivisionError), StepLayers(model).used(16):
+    with pytest.raises(ZeroDivisionError), SamplingLayers(model).used(16):
         raise ZeroDivisionError
     assert not any(changed(model))
     model(x).sum().backward()
@@ -156,9 +156,9 @@ def test_few_rows_and_what_others_changed_are_left_alone() -> None:
     model = linears()
     own: Any = lambda x: x @ model[0].weight.T  # noqa: E731
     vars(model[0])["forward"] = own
-    with StepLayers(model).used(ROWS - 1):
+    with SamplingLayers(model).used(ROWS - 1):
         assert not changed(model)[2]
-    with StepLayers(model).used(ROWS):
+    with SamplingLayers(model).used(ROWS):
         assert vars(model[0])["forward"] is own
         assert changed(model)[2]
     assert vars(model[0])["forward"] is own
@@ -174,12 +174,12 @@ def test_a_decoder_layer_with_something_of_others_in_it_runs_as_it_is(change: st
         first.self_attn.forward = first.self_attn.forward
     else:
         first.self_attn.q_proj = nn.Sequential(first.self_attn.q_proj)
-    with StepLayers(model).used(ROWS):
+    with SamplingLayers(model).used(ROWS):
         assert "forward" not in vars(first)
         assert "forward" in vars(second)
 
 
 def test_single_layers_that_are_small_are_left_alone() -> None:
     model = nn.Sequential(nn.Linear(WEIGHTS // 64, 64), nn.Linear(64, WEIGHTS // 64 - 1))
-    with StepLayers(model).used(ROWS):
+    with SamplingLayers(model).used(ROWS):
         assert changed(model) == [True, False]

@@ -14,7 +14,7 @@ from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine
 from tokengym.agents.engines.decoder import PackedDecoder, find_layout
 from tokengym.agents.engines.key_values import PrefixCache
-from tokengym.agents.engines.layers import StepLayers
+from tokengym.agents.engines.layers import SamplingLayers
 from tokengym.envs import ByteTokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -70,7 +70,7 @@ def whole_pass(model: Any, prompt: Sequence[int], ids: Sequence[int]) -> torch.T
 def test_any_causal_model(kind: str) -> None:
     model = build({**MORE, **OTHERS}[kind]())
     with torch.inference_mode():
-        assert (find_layout(model, StepLayers(model)) is None) == (kind in OTHERS)
+        assert (find_layout(model, SamplingLayers(model)) is None) == (kind in OTHERS)
     engine = TorchEngine(model, ByteTokenizer(), max_batch=5)
     if kind in OTHERS:
         with pytest.warns(UserWarning, match="cannot be taken over"):
@@ -165,7 +165,7 @@ def test_other_weights_find_nothing(make_policy: MakePolicy) -> None:
 @pytest.mark.parametrize("tokens", [0, 1, 10, 25])
 def test_a_small_cache_changes_nothing_but_work(make_policy: MakePolicy, tokens: int) -> None:
     policy = make_policy("qwen2")
-    layout = find_layout(policy.model, StepLayers(policy.model))
+    layout = find_layout(policy.model, SamplingLayers(policy.model))
     assert layout is not None
     small = TorchEngine(policy.model, policy.tokenizer, max_batch=2, cache_bytes=tokens * layout.token_bytes)
     large = TorchEngine(policy.model, policy.tokenizer)
@@ -212,7 +212,7 @@ def test_bfloat16(make_policy: MakePolicy) -> None:
     policy = make_policy("qwen2")
     policy.model.to(torch.bfloat16)
     with torch.inference_mode():
-        assert find_layout(policy.model, StepLayers(policy.model)) is not None
+        assert find_layout(policy.model, SamplingLayers(policy.model)) is not None
     results = TorchEngine(policy.model, policy.tokenizer).generate(REQUESTS, Sampling())
     for request, generations in zip(REQUESTS, results):
         for g in generations:
