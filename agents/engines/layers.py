@@ -2,8 +2,8 @@
 in which the processor's kernels read them.
 
 In a decoding step a layer has one row of each sample. The products with its weights take a millisecond or two, and an
-operation that finds the caches full of weights some twenty microseconds, however few its numbers are: a layer of
-transformers, about sixty of them, takes half as long again for what is no product.
+operation that finds the caches full of weights some twenty microseconds, however few its numbers are: the many small ones of
+a layer of transformers take half as long again as its products.
 """
 
 from __future__ import annotations
