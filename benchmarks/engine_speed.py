@@ -4,9 +4,10 @@
 
 Same model, precision and sampling (temperature 1 over the whole vocabulary, no end token); `batch16` and `batch32` are as
 many prompts of 16 tokens, `group16_prompt512` is 16 samples of one prompt of 512 tokens; 64 new tokens each, the time of
-the prompt included. `floor` is the bare products of a decoding step with all weight matrices, and nothing else;
-`floor_reordered` the same as `TorchEngine` makes them: those with the same inputs in one, with reordered weights. vLLM runs
-in a process of its own, where it may tie threads to cores.
+the prompt included. The prompts are new in every repeat, so that nothing of them is there from the last one. `floor` is the
+bare products of a decoding step with all weight matrices, and nothing else; `floor_packed` the same as `TorchEngine` makes
+them: those with the same inputs in one, with packed weights. `seconds_after_sync` is how much longer the first sampling
+with new weights takes, which packs them. vLLM runs in a process of its own, where it may tie threads to cores.
 """
 
 from __future__ import annotations
@@ -82,15 +83,15 @@ def measure(folder: Path, dtype: str, repeats: int) -> dict[str, Any]:
     tokenizer.end_ids = frozenset()  # every sample has all its tokens, so that all do the same work
     engine = TorchEngine(model, tokenizer)
     engine.generate([Request([1], [0], 2)], Sampling())
-    found: dict[str, Any] = {"ours": {}, "transformers": {}, "floor": {}, "floor_reordered": {}}
+    found: dict[str, Any] = {"ours": {}, "transformers": {}, "floor": {}, "floor_packed": {}}
     for case, (prompts, length, samples) in CASES.items():
-        ids = prompt_ids(prompts, length)
 
-        def ours(ids: torch.Tensor = ids, samples: int = samples) -> None:
-            engine.sync(model.named_parameters())  # nothing is there from the last time
-            engine.generate([Request(p, range(samples), NEW_TOKENS) for p in ids.tolist()], Sampling())
+        def ours(repeat: int, prompts: int = prompts, length: int = length, samples: int = samples) -> None:
+            ids = prompt_ids(repeat, prompts, length).tolist()
+            engine.generate([Request(p, range(samples), NEW_TOKENS) for p in ids], Sampling())
 
-        def transformers(ids: torch.Tensor = ids, samples: int = samples) -> None:
+        def transformers(repeat: int, prompts: int = prompts, length: int = length, samples: int = samples) -> None:
+            ids = prompt_ids(repeat, prompts, length)
             model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
@@ -109,7 +110,7 @@ def measure(folder: Path, dtype: str, repeats: int) -> dict[str, Any]:
         found["ours"][case], found["transformers"][case] = (tokens / t for t in best([ours, transformers], repeats))
         rows = prompts * samples
         bare = [products(model, rows, joined=False), products(model, rows, joined=True)]
-        found["floor"][case], found["floor_reordered"][case] = (rows / t for t in best(bare, 5))
+        found["floor"][case], found["floor_packed"][case] = (rows / t for t in best(bare, 5))
         print(dtype, case, {name: round(figures[case], 1) for name, figures in found.items()}, flush=True)
     if find_spec("vllm") is not None:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
@@ -117,29 +118,30 @@ def measure(folder: Path, dtype: str, repeats: int) -> dict[str, Any]:
         print(dtype, "vllm", {case: round(rate, 1) for case, rate in found["vllm"].items()}, flush=True)
     found["ratio"] = {case: found["ours"][case] / found["transformers"][case] for case in CASES}
     found["milliseconds_of_a_step_at_16"] = parts(engine)
+    found["seconds_after_sync"] = seconds_after_sync(engine)
     return found
 
 
-def prompt_ids(prompts: int, length: int) -> torch.Tensor:
-    """Prompts of any tokens, the same at every call."""
-    return torch.randint(100, 10_000, (prompts, length), generator=torch.Generator().manual_seed(0))
+def prompt_ids(repeat: int, prompts: int, length: int) -> torch.Tensor:
+    """Prompts of any tokens, [prompts, length], others for every repeat."""
+    return torch.randint(100, 10_000, (prompts, length), generator=torch.Generator().manual_seed(repeat))
 
 
-def best(runs: Sequence[Callable[[], None]], repeats: int) -> list[float]:
+def best(runs: Sequence[Callable[[int], None]], repeats: int) -> list[float]:
     """The least seconds of each of `runs`, which take turns: a machine that others use is faster in some minutes."""
     seconds: list[list[float]] = [[] for _ in runs]
-    for _ in range(repeats):
+    for repeat in range(repeats):
         for run, taken in zip(runs, seconds):
             began = time.perf_counter()
-            run()
+            run(repeat)
             taken.append(time.perf_counter() - began)
     return [min(taken) for taken in seconds]
 
 
 @torch.inference_mode()
-def products(model: Any, rows: int, *, joined: bool) -> Callable[[], None]:
+def products(model: Any, rows: int, *, joined: bool) -> Callable[[int], None]:
     """The products of `rows` vectors with all weight matrices, the output layer's among them: each alone, or those with the
-    same inputs together and reordered."""
+    same inputs together and packed."""
     groups = [(model.lm_head,)]
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
@@ -153,7 +155,7 @@ def products(model: Any, rows: int, *, joined: bool) -> Callable[[], None]:
     inputs = {size: torch.randn(rows, size, dtype=model.dtype) for _, size in calls}
 
     @torch.inference_mode()
-    def run() -> None:
+    def run(_: int) -> None:
         for call, size in calls:
             call(inputs[size])
 
@@ -161,26 +163,45 @@ def products(model: Any, rows: int, *, joined: bool) -> Callable[[], None]:
 
 
 def parts(engine: TorchEngine) -> dict[str, float]:
-    """What a decoding step of 16 samples is spent on, in milliseconds, by torch's profiler and with its cost."""
+    """What a decoding step of 16 samples is spent on, in milliseconds, by torch's profiler and with its cost: the difference
+    of a sampling of 20 tokens and one of 4, over 16."""
     from torch.profiler import ProfilerActivity, profile
 
-    requests = [Request([100 + i] * 16, [i], 12) for i in range(16)]
-    engine.sync(engine.model.named_parameters())
-    began = time.perf_counter()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        engine.generate(requests, Sampling())
-    whole = (time.perf_counter() - began) * 1e3
-    spent = {event.key: event.self_cpu_time_total / 1e3 for event in profiler.key_averages()}
-    reordered = ("mkldnn::_linear_pointwise", "mkldnn::_reorder_linear_weight")
-    linear = sum(spent.get(name, 0.0) for name in ("aten::mm", "aten::addmm", "aten::linear", *reordered))
-    attention = spent.get("aten::_scaled_dot_product_flash_attention_for_cpu", 0.0)
-    others = sum(spent.values()) - linear - attention
-    return {
-        "linear_layers": linear / 12,
-        "attention": attention / 12,
-        "other_operations": others / 12,
-        "python_and_profiler": max(whole - sum(spent.values()), 0.0) / 12,
-    }
+    def spent(tokens: int) -> dict[str, float]:
+        requests = [Request(p, [0], tokens) for p in prompt_ids(tokens, 16, 16).tolist()]
+        began = time.perf_counter()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            engine.generate(requests, Sampling())
+        whole = (time.perf_counter() - began) * 1e3
+        events = {event.key: event.self_cpu_time_total / 1e3 for event in profiler.key_averages()}
+        products = ("mkl::_mkl_linear", "mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::linear")
+        linear = sum(events.get(name, 0.0) for name in products)
+        attention = events.get("aten::_scaled_dot_product_flash_attention_for_cpu", 0.0)
+        others = sum(events.values()) - linear - attention
+        return {
+            "linear_layers": linear,
+            "attention": attention,
+            "other_operations": others,
+            "python_and_profiler": whole - sum(events.values()),
+        }
+
+    spent(2)
+    few, many = spent(4), spent(20)
+    return {name: (many[name] - few[name]) / 16 for name in many}
+
+
+def seconds_after_sync(engine: TorchEngine) -> float:
+    """How much longer sampling takes that follows a `sync`."""
+    seconds: list[list[float]] = [[], []]
+    for repeat in range(3):
+        for synced, taken in enumerate(seconds):
+            if synced:
+                engine.sync(engine.model.named_parameters())
+            requests = [Request(p, [0], 1) for p in prompt_ids(repeat, 4, 4).tolist()]
+            began = time.perf_counter()
+            engine.generate(requests, Sampling())
+            taken.append(time.perf_counter() - began)
+    return min(seconds[1]) - min(seconds[0])
 
 
 def vllm(folder: Path, dtype: str, repeats: int) -> dict[str, float]:
@@ -195,14 +216,13 @@ def vllm(folder: Path, dtype: str, repeats: int) -> dict[str, float]:
     llm = LLM(str(folder), dtype=dtype, max_model_len=1024, enforce_eager=True)
     found = {}
     for case, (prompts, length, samples) in CASES.items():
-        requests = [{"prompt_token_ids": p} for p in prompt_ids(prompts, length).tolist()]
         how = SamplingParams(n=samples, max_tokens=NEW_TOKENS, ignore_eos=True, logprobs=0)
 
-        def run(requests: list[dict[str, Any]] = requests, how: Any = how) -> None:
-            llm.reset_prefix_cache()
+        def run(repeat: int, prompts: int = prompts, length: int = length, how: Any = how) -> None:
+            requests = [{"prompt_token_ids": p} for p in prompt_ids(repeat, prompts, length).tolist()]
             llm.generate(requests, how, use_tqdm=False)
 
-        run()
+        run(-1)
         found[case] = prompts * samples * NEW_TOKENS / best([run], repeats)[0]
     return found
 

@@ -80,10 +80,10 @@ class KeyValues:
             for stack in self.stacks:
                 stack[:, target, :, :width] = stack[:, source, :, :width]
 
-    def copied(self, rows: Sequence[int], width: int) -> list[Tensor]:
-        """A copy of the stacks for `rows` and their first `width` tokens, [count, len(rows), heads, width, size]."""
+    def copied(self, rows: Sequence[int], places: slice) -> list[Tensor]:
+        """A copy of the stacks for `rows` and the tokens at `places`, [count, len(rows), heads, width, size]."""
         index = torch.tensor(rows, device=self._layout.device)
-        return [stack[:, index, :, :width] for stack in self.stacks]
+        return [stack[:, index, :, places] for stack in self.stacks]
 
     def put(self, row: int, start: int, spans: Sequence[Tensor]) -> None:
         """Set the tokens of `row` from `start` to `spans`, one [count, heads, n, size] for each stack."""

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ...envs import StopStrings, Tokenizer
 from .base import Engine, Generation, Request, Sampling
-from .decoder import Counters, Decoder, Ids, PackedDecoder, RecomputingDecoder, find_layout
+from .decoder import Counters, Decoder, Ids, RecomputingDecoder
 from .draw import Drawn, draw
 from .key_values import PrefixCache
 from .layers import SamplingLayers
+from .packed import find_layout, packed_decoder
 
 
 class TorchEngine(Engine):
@@ -156,8 +157,8 @@ class TorchEngine(Engine):
                 )
             self._cache = PrefixCache(self._layout.token_bytes if self._layout else 1, self.cache_bytes)
         if self._layout is None:
-            return RecomputingDecoder(self.model, prompts, self.counters)
-        return PackedDecoder(self.model, prompts, self.counters, self._layout, self._cache, self._layers)
+            return RecomputingDecoder(self.model, self.counters)
+        return packed_decoder(self.model, prompts, self.counters, self._layout, self._cache, self._layers)
 
 
 @dataclass(eq=False, slots=True)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine, layers
-from tokengym.agents.engines.layers import ROWS, WEIGHTS, Product, SamplingLayers
+from tokengym.agents.engines.layers import WEIGHTS, Product, SamplingLayers
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 SIZES: dict[str, Any] = {
     "vocab_size": 90,
@@ -32,7 +33,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.fixture
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights are reordered in small products too."""
+    """Weights are packed in small products too."""
     monkeypatch.setattr(layers, "WEIGHTS", 1)
 
 
@@ -56,14 +57,14 @@ def changed(model: nn.Module) -> list[bool]:
     return ["forward" in vars(module) for module in model.children()]
 
 
-@pytest.mark.parametrize("reordered", [False, True])
-@pytest.mark.parametrize("rows", [ROWS, 37])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("rows", [1, 37])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
 def test_products_of_layers_together(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rows: int, reordered: bool
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rows: int, packed: bool
 ) -> None:
-    monkeypatch.setattr(layers, "WEIGHTS", 1 if reordered else 10**9)
+    monkeypatch.setattr(layers, "WEIGHTS", 1 if packed else 10**9)
     torch.manual_seed(0)
     for bias in (False, True):
         parts = [nn.Linear(64, n, bias=bias).to(dtype) for n in (20, 33, 7)]
@@ -77,18 +78,21 @@ def test_products_of_layers_together(
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("reordered", [False, True])
-def test_log_probabilities_are_the_models(monkeypatch: pytest.MonkeyPatch, kind: str, reordered: bool) -> None:
-    monkeypatch.setattr(layers, "WEIGHTS", 1 if reordered else 10**9)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_log_probabilities_are_the_models(
+    monkeypatch: pytest.MonkeyPatch, kind: str, samples: int, packed: bool
+) -> None:
+    monkeypatch.setattr(layers, "WEIGHTS", 1 if packed else 10**9)
     model = build(kind)
     engine = TorchEngine(model, Policy.tiny(0).tokenizer)
-    requests = [Request([1, 2, 3], range(ROWS), 6), Request([4, 5, 6, 7, 8], [9], 8)]
+    requests = [Request([1, 2, 3], range(samples), 6), Request([4, 5, 6, 7, 8], [9], 8)]
     calls = list[int]()
     own = layers._DecoderLayer.__call__
 
-    def counting(self: layers._DecoderLayer, x: Tensor, **others: Any) -> Tensor:
-        calls.append(x.shape[1])
-        return own(self, x, **others)
+    def counting(self: layers._DecoderLayer, x: Tensor, *others: Any) -> Tensor:
+        calls.append(len(x))
+        return own(self, x, *others)
 
     monkeypatch.setattr(layers._DecoderLayer, "__call__", counting)
     for _ in range(2):  # the second time with other weights, of which nobody told the engine
@@ -100,7 +104,7 @@ def test_log_probabilities_are_the_models(monkeypatch: pytest.MonkeyPatch, kind:
                 expected = logits[0, len(request.prompt) - 1 : -1].log_softmax(-1)
                 expected = expected.gather(-1, torch.tensor(generation.ids)[:, None]).squeeze(-1)
                 torch.testing.assert_close(torch.tensor(generation.logprobs), expected, atol=1e-4, rtol=0)
-        assert set(calls) >= {ROWS + 1}
+        assert set(calls) >= {8, samples + 1, 1}  # both prompts, both requests, the longer one
         with torch.no_grad():
             for p in model.parameters():
                 p.mul_(1.1)
@@ -108,7 +112,9 @@ def test_log_probabilities_are_the_models(monkeypatch: pytest.MonkeyPatch, kind:
 
 @torch.inference_mode()
 def test_a_norm_of_nothing_is_nothing() -> None:
-    norm = layers._RMSNorm(torch.tensor([2.0, 3.0]), 1e-6)
+    own = LlamaRMSNorm(2, 1e-6)
+    own.weight.copy_(torch.tensor([2.0, 3.0]))
+    norm = layers._RMSNorm(own)
     x = torch.tensor([[0.0, 0.0], [3e-4, -4e-4]])
     expected = torch.tensor([2.0, 3.0]) * x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
     torch.testing.assert_close(norm(x), expected)
@@ -120,12 +126,12 @@ def test_changed_weights_are_taken_after_forget() -> None:
     model = linears()
     x = torch.randn(16, 64)
     own = SamplingLayers(model)
-    with own.used(16):
+    with own.used():
         before = model(x)
     for p in model.parameters():
         p.mul_(2.0)
     own.forget()
-    with own.used(16):
+    with own.used():
         assert not torch.allclose(model(x), before)
         torch.testing.assert_close(model(x), linears().requires_grad_(False).apply(_double)(x))
 
@@ -140,10 +146,10 @@ def _double(module: nn.Module) -> None:
 def test_layers_are_as_before_outside() -> None:
     model = linears()
     x = torch.randn(16, 64, requires_grad=True)
-    with SamplingLayers(model).used(16):
+    with SamplingLayers(model).used():
         assert changed(model) == [True, False, True]
     assert not any(changed(model))
-    with pytest.raises(ZeroDivisionError), SamplingLayers(model).used(16):
+    with pytest.raises(ZeroDivisionError), SamplingLayers(model).used():
         raise ZeroDivisionError
     assert not any(changed(model))
     model(x).sum().backward()
@@ -152,34 +158,38 @@ def test_layers_are_as_before_outside() -> None:
 
 
 @pytest.mark.usefixtures("any_size")
-def test_few_rows_and_what_others_changed_are_left_alone() -> None:
+def test_what_others_changed_is_left_alone() -> None:
     model = linears()
     own: Any = lambda x: x @ model[0].weight.T  # noqa: E731
     vars(model[0])["forward"] = own
-    with SamplingLayers(model).used(ROWS - 1):
-        assert not changed(model)[2]
-    with SamplingLayers(model).used(ROWS):
+    with SamplingLayers(model).used():
         assert vars(model[0])["forward"] is own
         assert changed(model)[2]
     assert vars(model[0])["forward"] is own
 
 
-@pytest.mark.parametrize("change", ["hook", "forward", "adapter"])
-def test_a_decoder_layer_with_something_of_others_in_it_runs_as_it_is(change: str) -> None:
+@pytest.mark.usefixtures("any_size")
+@pytest.mark.parametrize("change", ["nothing", "hook", "forward", "adapter", "norm", "one bias"])
+def test_a_model_with_something_of_others_in_it_runs_as_it_is(change: str) -> None:
     model = build("llama")
     first, second = model.model.layers
     if change == "hook":
         first.mlp.act_fn.register_forward_hook(lambda module, inputs, output: output + 1)
     elif change == "forward":
         first.self_attn.forward = first.self_attn.forward
-    else:
+    elif change == "adapter":
         first.self_attn.q_proj = nn.Sequential(first.self_attn.q_proj)
-    with SamplingLayers(model).used(ROWS):
-        assert "forward" not in vars(first)
-        assert "forward" in vars(second)
+    elif change == "norm":
+        model.model.norm = nn.RMSNorm(64)
+    elif change == "one bias":
+        first.mlp.up_proj = nn.Linear(64, 96)
+    with SamplingLayers(model).used():
+        assert ("forward" in vars(model.model)) is (change == "nothing")
+        assert ("forward" in vars(second.mlp.up_proj)) is (change != "nothing")
+        assert "forward" in vars(model.lm_head)
 
 
 def test_single_layers_that_are_small_are_left_alone() -> None:
     model = nn.Sequential(nn.Linear(WEIGHTS // 64, 64), nn.Linear(64, WEIGHTS // 64 - 1))
-    with SamplingLayers(model).used(ROWS):
+    with SamplingLayers(model).used():
         assert changed(model) == [True, False]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine
-from tokengym.agents.engines.decoder import PackedDecoder, find_layout
+from tokengym.agents.engines.packed import PackedDecoder, find_layout
 from tokengym.agents.engines.key_values import PrefixCache
 from tokengym.agents.engines.layers import SamplingLayers
 from tokengym.envs import ByteTokenizer
