@@ -33,26 +33,26 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, *, entropies: bool
     decoding), from the same exponentials.
     """
     rows, vocabulary = logits.shape
-    shifted = logits.float()
     if sampling.temperature not in (0.0, 1.0):
-        shifted = shifted / sampling.temperature
-    shifted = shifted - shifted.amax(dim=-1, keepdim=True)
-    powers = shifted.new_zeros(rows, -(-vocabulary // BLOCK) * BLOCK)
-    torch.exp(shifted, out=powers[:, :vocabulary])
+        logits = logits.float() / sampling.temperature
+    most = logits.amax(dim=-1, keepdim=True).float()
+    powers = torch.empty(rows, -(-vocabulary // BLOCK) * BLOCK, device=logits.device)
+    powers[:, vocabulary:] = 0.0
+    torch.sub(logits, most, out=powers[:, :vocabulary]).exp_()
     blocks = powers.view(rows, -1, BLOCK).sum(dim=-1)
     total = blocks.sum(dim=-1)
 
     if sampling.temperature == 0:
-        tokens = shifted.argmax(dim=-1)
+        tokens = logits.argmax(dim=-1)
     elif sampling.top_p < 1 or 0 < sampling.top_k < vocabulary:
         tokens = _invert_likeliest(powers[:, :vocabulary], uniform, sampling)
     else:
         tokens = _invert(powers, blocks, uniform)
-    logprobs = shifted.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - total.log()
+    logprobs = (logits.gather(-1, tokens.unsqueeze(-1)) - most).squeeze(-1) - total.log()
     if not entropies:
         return Drawn(tokens, logprobs, None)
     # An impossible token has logit −∞ and adds nothing: below −10⁴ the exponential is 0 as well.
-    weighted = torch.linalg.vecdot(powers[:, :vocabulary], shifted.clamp_(min=-1e4))
+    weighted = torch.linalg.vecdot(powers[:, :vocabulary], (logits - most).clamp_(min=-1e4))
     return Drawn(tokens, logprobs, total.log() - weighted / total)
 
 

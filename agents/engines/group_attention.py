@@ -39,18 +39,18 @@ class GroupDecode(Decode):
         keys, values = own
         flash = query.device.type == "cpu" and how.window is None and how.softcap is None
         found = self._flash if flash and keys.shape == values.shape else self._plain
-        return found(query, next(self._shared), own, how).to(query.dtype)
+        return found(query, next(self._shared), own, how)
 
     def _plain(self, query: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor], how: Scores) -> Tensor:
         """One softmax over the scores of both parts."""
         grid, width = self._grid, self._prompt_width
         # Products in float32, like those of fused attention: rounded scores are what low precision suffers from most.
-        query = query.float()
+        wide = query.float()
         (shared_keys, shared_values), (own_keys, own_values) = ([x.float() for x in part] for part in (shared, own))
-        products = [grid.gather(grid.spread(query) @ shared_keys.transpose(-1, -2)), query @ own_keys.transpose(-1, -2)]
+        products = [grid.gather(grid.spread(wide) @ shared_keys.transpose(-1, -2)), wide @ own_keys.transpose(-1, -2)]
         weights = how(torch.cat(products, dim=-1)).add_(self._mask(how.window)).softmax(dim=-1)
         out = weights[..., width:] @ own_values
-        return out.add_(grid.gather(grid.spread(weights[..., :width]) @ shared_values))
+        return out.add_(grid.gather(grid.spread(weights[..., :width]) @ shared_values)).to(query.dtype)
 
     def _flash(self, query: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor], how: Scores) -> Tensor:
         """Fused attention to each part, which also gives the sums of their exponentials, and with these what both are
@@ -65,7 +65,7 @@ class GroupDecode(Decode):
         out, total = attention(query, *own, attn_mask=own_mask, scale=how.scaling)
         at_prompt, prompt_total = attention(grid.spread(query), *shared, attn_mask=shared_mask, scale=how.scaling)
         share = (grid.gather(prompt_total.unsqueeze(-1)) - total.unsqueeze(-1)).sigmoid_()
-        return torch.lerp(out.float(), grid.gather(at_prompt).float(), share)
+        return torch.lerp(out, grid.gather(at_prompt), share if share.dtype == out.dtype else share.to(out.dtype))
 
     def _mask(self, window: int | None) -> Tensor:
         """0 where a sample sees a key and −∞ elsewhere, [B, 1, 1, P + T]."""

@@ -61,13 +61,13 @@ class KeyValues:
         return ((next(stack_of[keys]), next(stack_of[values])) for keys, values in self._layout.layers)
 
     def reserved(self, rows: int, width: int) -> KeyValues:
-        """These, or a copy with room for at least as many rows and tokens; what grows is doubled at least."""
+        """These, or a copy with room for at least as many rows and tokens, and for some more than what is there."""
         if rows <= self.rows and width <= self.width:
             return self
         more = KeyValues(
             self._layout,
             self.rows if rows <= self.rows else max(rows, 2 * self.rows),
-            self.width if width <= self.width else max(width, 2 * self.width),
+            self.width if width <= self.width else max(width, self.width + max(64, self.width // 4)),
         )
         for new, old in zip(more.stacks, self.stacks):
             new[:, : self.rows, :, : self.width] = old

@@ -135,9 +135,10 @@ class _RMSNorm:
         self._least = torch.tensor(math.sqrt(d * norms[0].variance_epsilon))
 
     def __call__(self, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        y = (x / norm.hypot_(self._least)).mul_(self._weight)
-        return y if y.dtype == x.dtype else y.to(x.dtype)
+        wide = x if x.dtype == torch.float32 else x.float()
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        y = (wide / norm.hypot_(self._least)).mul_(self._weight)
+        return y if wide is x else y.to(x.dtype)
 
 
 class _DecoderLayer:

@@ -41,7 +41,7 @@ class PackedDecoder(Decoder):
 
     def enter(self, prompts: Sequence[Ids]) -> Tensor:
         rows = len(self._prompts)
-        self._own = self._own.reserved(rows + len(prompts), max(map(len, prompts)) + 32)
+        self._own = self._own.reserved(rows + len(prompts), max(map(len, prompts)) + 64)
         logits = self._prefill(prompts, self._own, rows)
         self._prompts += prompts
         self._lengths = np.append(self._lengths, [len(prompt) for prompt in prompts])
@@ -176,7 +176,7 @@ class GroupDecoder(PackedDecoder):
             self._logits |= self._prefill(new, self._shared, len(held))
             self._held += new
         self._prompts += prompts
-        self._own = self._own.reserved(len(self._prompts), 32)
+        self._own = self._own.reserved(len(self._prompts), 64)
         self._lengths = np.append(self._lengths, np.zeros(len(prompts), np.int64))
         self._grid = None
         logits = torch.stack([self._logits[prompt] for prompt in prompts])
