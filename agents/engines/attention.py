@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -112,14 +112,15 @@ class Prefill:
 
     def __init__(self, kept: KeyValues, written: np.ndarray, spans: Sequence[tuple[int, int, int]]) -> None:
         device = kept.stacks[0].device
-        self._kept = kept
         self._layers = iter(kept.layers)
-        self._rows, self._places, self._tokens = torch.from_numpy(written).to(device)
+        self._rows, self._places, tokens = torch.from_numpy(written).to(device)
+        self._tokens = slice(None) if np.array_equal(written[2], np.arange(written.shape[1])) else tokens
         first, numbered = 0, []
         for row, start, stop in spans:
             numbered.append((row, start, stop, first))
             first += stop - start
-        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor, int]] = []
+        self._parts: list[_Part] = []
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
         numbered.sort(key=lambda span: span[2] - span[1])
         while numbered:
             longest = numbered[-1][2] - numbered[-1][1]
@@ -132,27 +133,52 @@ class Prefill:
             inside = place < (stops - starts).unsqueeze(1)
             token = torch.where(inside, firsts.unsqueeze(1) + place, (firsts + stops - starts - 1).unsqueeze(1))
             position = torch.where(inside, starts.unsqueeze(1) + place, (stops - 1).unsqueeze(1))
-            self._parts.append((rows, token, inside, position, int(stops.max())))
-        self._masks: dict[tuple[int, int | None], Tensor] = {}
+            found = inside.flatten().nonzero().squeeze(1)
+            self._parts.append(_Part(rows, token, found, token.flatten()[found], position, int(stops.max())))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
         keys, values = next(self._layers)
         keys[self._rows, :, self._places] = key[self._tokens]
         values[self._rows, :, self._places] = value[self._tokens]
         out = query.new_empty(*query.shape[:2], value.shape[-1])
-        for number, (rows, token, inside, _, width) in enumerate(self._parts):
+        for number, part in enumerate(self._parts):
             mask = self._mask(number, how.window, query.dtype)
-            found = _masked(query[token].transpose(1, 2), keys[rows, :, :width], values[rows, :, :width], mask, how)
-            out[token[inside]] = found.transpose(1, 2)[inside]
+            k, v = keys[part.rows, :, : part.width], values[part.rows, :, : part.width]
+            found = _masked(query[part.tokens].transpose(1, 2), k, v, mask, how)
+            out[part.of] = found.transpose(1, 2).flatten(0, 1)[part.found]
         return out
 
-    def _mask(self, part: int, window: int | None, dtype: torch.dtype) -> Tensor:
-        if (part, window) not in self._masks:
-            _, _, _, position, width = self._parts[part]
-            back = position.unsqueeze(-1) - torch.arange(width, device=position.device)
-            seen = (back >= 0) if window is None else (back >= 0) & (back < window)
-            self._masks[part, window] = additive(seen, dtype).unsqueeze(1)
-        return self._masks[part, window]
+    def _mask(self, number: int, window: int | None, dtype: torch.dtype) -> Tensor:
+        if (number, window) not in self._masks:
+            part = self._parts[number]
+            back = part.positions.unsqueeze(-1) - torch.arange(part.width, device=part.positions.device)
+            self._masks[number, window] = additive(_seen(back, window), dtype).unsqueeze(1)
+        return self._masks[number, window]
+
+
+class _Part(NamedTuple):
+    """Spans of tokens side by side.
+
+    Attributes:
+        rows: of the spans, [R].
+        tokens: numbers of their tokens in the pass, [R, n]; the last is repeated where a span is shorter.
+        found: which of the flattened [R · n] are no such repetitions.
+        of: the numbers of the tokens that those are.
+        positions: of the tokens in their rows, [R, n].
+        width: the places that are looked at.
+    """
+
+    rows: Tensor
+    tokens: Tensor
+    found: Tensor
+    of: Tensor
+    positions: Tensor
+    width: int
+
+
+def _seen(back: Tensor, window: int | None) -> Tensor:
+    """Which keys are seen of those that stand so many places `back`."""
+    return (back >= 0) if window is None else (back >= 0) & (back < window)
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
@@ -209,7 +235,7 @@ class Decode:
     def _found(self, query: Tensor, own: Sequence[Tensor], how: Scores) -> Tensor:
         """What the queries [B, K, g, D] find in the keys and values `own` of their rows."""
         if how.window not in self._masks:
-            back = (self._lengths - torch.arange(self._width, device=self._rows.device).unsqueeze(1)).T
-            seen = (back >= 0) if how.window is None else (back >= 0) & (back < how.window)
+            back = self._lengths.unsqueeze(1) - torch.arange(self._width, device=self._rows.device)
+            seen = _seen(back, how.window)
             self._masks[how.window] = None if bool(seen.all()) else additive(seen, query.dtype)[:, None, None]
         return _masked(query, *own, self._masks[how.window], how)

@@ -42,13 +42,15 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, *, entropies: bool
     blocks = powers.view(rows, -1, BLOCK).sum(dim=-1)
     total = blocks.sum(dim=-1)
 
+    uniform = uniform.unsqueeze(-1)
     if sampling.temperature == 0:
-        tokens = logits.argmax(dim=-1)
+        tokens = logits.argmax(dim=-1, keepdim=True)
     elif sampling.top_p < 1 or 0 < sampling.top_k < vocabulary:
         tokens = _invert_likeliest(powers[:, :vocabulary], uniform, sampling)
     else:
         tokens = _invert(powers, blocks, uniform)
-    logprobs = (logits.gather(-1, tokens.unsqueeze(-1)) - most).squeeze(-1) - total.log()
+    logprobs = (logits.gather(-1, tokens) - most).squeeze(-1) - total.log()
+    tokens = tokens.squeeze(-1)
     if not entropies:
         return Drawn(tokens, logprobs, None)
     # An impossible token has logit −∞ and adds nothing: below −10⁴ the exponential is 0 as well.
@@ -57,15 +59,20 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, *, entropies: bool
 
 
 def _invert(powers: Tensor, blocks: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens by inversion, first among the blocks' sums [B, V / BLOCK], then in the block alone."""
-    block, rest = _first_above(blocks, uniform)
+    """Tokens [B, 1] by inversion, first among the blocks' sums [B, V / BLOCK], then in the block alone."""
+    cumulative = blocks.cumsum(dim=-1, dtype=torch.float64)
+    target = uniform * _below(cumulative)
+    block = torch.searchsorted(cumulative, target, right=True)
+    rest = target - (cumulative.gather(-1, block) - blocks.gather(-1, block))
     rows = torch.arange(len(powers), device=powers.device)
-    token, _ = _first_above(powers.view(len(powers), -1, BLOCK)[rows, block], rest)
+    inside = powers.view(len(powers), -1, BLOCK)[rows, block.squeeze(-1)].cumsum(dim=-1, dtype=torch.float64)
+    # By rounding, the rest may be outside the block.
+    token = torch.searchsorted(inside, rest.clamp_(min=0.0).minimum(_below(inside)), right=True)
     return block * BLOCK + token
 
 
 def _invert_likeliest(powers: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """Tokens by inversion among the likeliest only, which top-k and top-p leave."""
+    """Tokens [B, 1] by inversion among the likeliest only, which top-k and top-p leave."""
     vocabulary = powers.shape[-1]
     k = min(sampling.top_k, vocabulary) or min(NUCLEUS, vocabulary)
     values, order = powers.topk(k, dim=-1)
@@ -75,19 +82,10 @@ def _invert_likeliest(powers: Tensor, uniform: Tensor, sampling: Sampling) -> Te
     values = values.double()
     # A token is out if those likelier than it have top_p already: the likeliest always stays.
     values = values.masked_fill(values.cumsum(dim=-1) - values >= sampling.top_p * whole, 0.0)
-    place, _ = _first_above(values, uniform)
-    return order.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+    cumulative = values.cumsum(dim=-1)
+    return order.gather(-1, torch.searchsorted(cumulative, uniform * _below(cumulative), right=True))
 
 
-def _first_above(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """The first place [B] at which the cumulative weight [B, n] exceeds the part `uniform` [B] of the whole, and how far
-    into the weight of that place it is, [B] in [0, 1)."""
-    cumulative = weights.double().cumsum(dim=-1)
-    last = cumulative[:, -1]
-    # A number just below 1 must not be rounded to the whole: the places after the last that has weight have none.
-    target = torch.minimum(uniform * last, torch.nextafter(last, torch.zeros_like(last))).unsqueeze(-1)
-    place = torch.searchsorted(cumulative, target, right=True)
-    weight = weights.gather(-1, place).double()
-    before = cumulative.gather(-1, place) - weight
-    inside = ((target - before) / weight).clamp(0.0, 1.0 - 2**-53)
-    return place.squeeze(-1), inside.squeeze(-1)
+def _below(cumulative: Tensor) -> Tensor:
+    """A number just below the last of each row, [B, 1]: places after the last that has weight must not be found."""
+    return cumulative[:, -1:] * (1.0 - 2.0**-52)

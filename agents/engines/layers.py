@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.nn.functional import linear, silu
 from transformers.activations import SiLUActivation
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -113,10 +114,10 @@ class Product:
         self._bias = torch.cat(biases) if biases else None
         # For about so many rows, though right for any.
         if self._by_onednn:
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight, 64)
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1024)
         elif self._by_mkl:
             self._shape = weight.new_empty(1).expand_as(weight)  # all that is looked at of the weights as they were
-            weight = torch.ops.mkl._mkl_reorder_linear_weight(weight, 64)
+            weight = torch.ops.mkl._mkl_reorder_linear_weight(weight, 1024)
         self._weight = weight
         return weight
 
@@ -129,16 +130,18 @@ class _RMSNorm:
     """
 
     def __init__(self, *norms: Any) -> None:
+        self._dtype = norms[0].weight.dtype
+        self._wide = self._dtype == torch.float32
         weights = [norm.weight.detach().float() for norm in norms]
         d = len(weights[0])
         self._weight = math.sqrt(d) * (weights[0] if len(weights) == 1 else torch.stack(weights))
         self._least = torch.tensor(math.sqrt(d * norms[0].variance_epsilon))
 
     def __call__(self, x: Tensor) -> Tensor:
-        wide = x if x.dtype == torch.float32 else x.float()
-        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        y = (wide / norm.hypot_(self._least)).mul_(self._weight)
-        return y if wide is x else y.to(x.dtype)
+        if not self._wide:
+            x = x.float()
+        y = (x / vector_norm(x, dim=-1, keepdim=True).hypot_(self._least)).mul_(self._weight)
+        return y if self._wide else y.to(self._dtype)
 
 
 class _DecoderLayer:
@@ -165,13 +168,13 @@ class _DecoderLayer:
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Hidden states [N, d] from hidden states; `cos` and `sin` [N, 1, D] are those of `_rotate`."""
-        heads, both = self._heads, self._heads + self._kv
-        qkv = self._qkv(self._before(x)).view(len(x), both + self._kv, self._size)
+        rows, heads, both = x.shape[0], self._heads, self._heads + self._kv
+        qkv = self._qkv(self._before(x)).view(rows, both + self._kv, self._size)
         qk, v = qkv[:, :both], qkv[:, both:]
         if self._head_norm is not None:
             qk = self._head_norm(qk)
         _rotate(qk, cos, sin)
-        x = self._out(attend(qk[:, :heads], qk[:, heads:], v, self._how).view(len(x), -1), x)
+        x = self._out(attend(qk[:, :heads], qk[:, heads:], v, self._how).view(rows, -1), x)
         gate_up = self._gate_up(self._between(x))
         return self._down(silu(gate_up[:, : self._width]).mul_(gate_up[:, self._width :]), x)
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine
-from tokengym.agents.engines.packed import PackedDecoder, find_layout
 from tokengym.agents.engines.key_values import PrefixCache
 from tokengym.agents.engines.layers import SamplingLayers
+from tokengym.agents.engines.packed import PackedDecoder, find_layout
 from tokengym.envs import ByteTokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -52,6 +52,10 @@ REQUESTS = [
     Request([5, 6, 7], [8, 9], 11),
 ]
 
+# The same with one sample of each prompt, which are kept in another way.
+ALONE = [Request(r.prompt, r.seeds[:1], r.max_new_tokens) for r in REQUESTS[:-1]]
+each_kind = pytest.mark.parametrize("requests", [REQUESTS, ALONE], ids=["groups", "alone"])
+
 
 def build(config: PreTrainedConfig) -> Any:
     torch.manual_seed(0)
@@ -66,47 +70,50 @@ def whole_pass(model: Any, prompt: Sequence[int], ids: Sequence[int]) -> torch.T
     return own.gather(-1, torch.tensor(ids).unsqueeze(-1)).squeeze(-1)
 
 
+@each_kind
 @pytest.mark.parametrize("kind", [*MORE, *OTHERS])
-def test_any_causal_model(kind: str) -> None:
+def test_any_causal_model(kind: str, requests: list[Request]) -> None:
     model = build({**MORE, **OTHERS}[kind]())
     with torch.inference_mode():
         assert (find_layout(model, SamplingLayers(model)) is None) == (kind in OTHERS)
     engine = TorchEngine(model, ByteTokenizer(), max_batch=5)
     if kind in OTHERS:
         with pytest.warns(UserWarning, match="cannot be taken over"):
-            results = engine.generate(REQUESTS, Sampling())
+            results = engine.generate(requests, Sampling())
     else:
-        results = engine.generate(REQUESTS, Sampling())
-    for request, generations in zip(REQUESTS, results):
+        results = engine.generate(requests, Sampling())
+    for request, generations in zip(requests, results):
         for g in generations:
             expected = whole_pass(model, request.prompt, g.ids)
             # These scores are large before they are capped, and float32 has fewer digits left of them.
             torch.testing.assert_close(torch.tensor(g.logprobs), expected, atol=1e-3, rtol=0)
 
 
-def test_the_packed_and_the_recomputing_decoder_sample_alike(make_policy: MakePolicy) -> None:
+@each_kind
+def test_the_packed_and_the_recomputing_decoder_sample_alike(make_policy: MakePolicy, requests: list[Request]) -> None:
     for kind in ("llama", "mistral", "gpt2"):
         policy = make_policy(kind)
         packed, plain = (TorchEngine(policy.model, policy.tokenizer, max_batch=n) for n in (4, 3))
-        found = packed.generate(REQUESTS, Sampling(), entropies=True)
+        found = packed.generate(requests, Sampling(), entropies=True)
         plain._layout = None  # what a model has whose attention cannot be taken over
         plain._form = (policy.model.dtype, policy.model.device)
         plain._cache = PrefixCache(1, 0)
-        expected = plain.generate(REQUESTS, Sampling(), entropies=True)
+        expected = plain.generate(requests, Sampling(), entropies=True)
         for a, b in zip(chain.from_iterable(found), chain.from_iterable(expected)):
             assert a.ids == b.ids
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
             assert a.entropies == pytest.approx(b.entropies, abs=1e-4)
 
 
+@each_kind
 @pytest.mark.parametrize("max_batch", [1, 2, 3, 256])
-def test_what_is_computed_is_what_is_distinct(make_policy: MakePolicy, max_batch: int) -> None:
+def test_what_is_computed_is_what_is_distinct(make_policy: MakePolicy, max_batch: int, requests: list[Request]) -> None:
     """Two rounds of turns and branches, in which every distinct token goes through the model once."""
     policy = make_policy()
     engine = TorchEngine(policy.model, policy.tokenizer, max_batch=max_batch)
     computed: set[tuple[int, ...]] = set()
-    requests, rounds = REQUESTS, 3
-    for turn in range(rounds):
+    samples = 2 if requests is REQUESTS else 1
+    for turn in range(3):
         results = engine.generate(requests, Sampling())
         following = []
         for request, generations in zip(requests, results):
@@ -116,7 +123,7 @@ def test_what_is_computed_is_what_is_distinct(make_policy: MakePolicy, max_batch
                 torch.testing.assert_close(
                     torch.tensor(g.logprobs), whole_pass(policy.model, request.prompt, g.ids), atol=1e-4, rtol=0
                 )
-                following.append(Request([*whole, 3, turn], [g.ids[0], g.ids[-1] + 300], 6))
+                following.append(Request([*whole, 3, turn], [g.ids[0], g.ids[-1] + 300][:samples], 6))
                 following.append(Request(whole[: len(request.prompt) + 1], [turn + 500], 5))  # a branch inside the turn
         requests = following
     # A sample whose tokens another drew as well is decoded beside it.
