@@ -238,4 +238,5 @@ class Decode:
             back = self._lengths.unsqueeze(1) - torch.arange(self._width, device=self._rows.device)
             seen = _seen(back, how.window)
             self._masks[how.window] = None if bool(seen.all()) else additive(seen, query.dtype)[:, None, None]
-        return _masked(query, *own, self._masks[how.window], how)
+        keys, values = own
+        return _masked(query, keys, values, self._masks[how.window], how)

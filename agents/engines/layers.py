@@ -205,7 +205,8 @@ class _Backbone:
         x = x[0]
         for layer in self._layers:
             x = layer(x, cos, sin)
-        return BaseModelOutputWithPast(last_hidden_state=self._norm(x).unsqueeze(0))
+        found: Any = self._norm(x).unsqueeze(0)
+        return BaseModelOutputWithPast(last_hidden_state=found)
 
 
 def _replaced(model: nn.Module) -> Iterator[tuple[nn.Module, _Backbone | Product]]:
