@@ -3,10 +3,10 @@ steps, beside GRPO, from the same warm starts: `python -m benchmarks.agentic --j
 
 It is `tokengym compare` twice (the terms are those of benchmarks/configs), and what follows from it. `ToolMath-v0`: ARPO
 and TreeGRPO learn to call the calculator, and so do agents that do not branch. `TextGrid-v0`: TreeGRPO and GiGPO learn to find
-the goal. All have the same
-leaves per prompt, the same prompts per step and the same budget of sampled tokens. An agent has *reached* GRPO at the evaluation
-at which its accuracy, the mean over the seeds and over this evaluation and the one before, is what GRPO's is at the end; what
-it has cost by then is compared with what GRPO has cost in all. Stopped, it goes on where it was.
+the goal. All have the same leaves per prompt, the same prompts per step and the same budget of sampled tokens. An agent has
+*reached* GRPO at the evaluation at which its accuracy, the mean over the seeds and over this evaluation and the one before,
+is what GRPO's is at the end; what it has cost by then is compared with what GRPO has cost in all. Stopped, it goes on where
+it was.
 """
 
 from __future__ import annotations

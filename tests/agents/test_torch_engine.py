@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine
-from tokengym.agents.engines.draw import draw
+from tokengym.agents.engines.draw import BLOCK, draw
 from tokengym.agents.learner import Batch, Learner
 
 MakePolicy = Callable[..., Policy]
@@ -372,6 +372,22 @@ def test_a_drawn_token_is_always_allowed(row: list[float], top_p: float, top_k: 
         assert likelier.sum() < top_k
         p = p / p.topk(min(top_k, len(row))).values.sum()
     assert float(p[likelier].sum()) < top_p + 1e-6
+
+
+def test_a_draw_is_the_inverse_of_the_distribution_function() -> None:
+    """Over several blocks of the vocabulary, one of which is impossible as a whole and one ends early."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(700, generator=generator)
+    logits[BLOCK - 6 : 2 * BLOCK] = -torch.inf
+    logits[690:] = -torch.inf
+    uniform = torch.cat([torch.tensor([0.0, 1 - 2**-53]), torch.rand(3000, generator=generator)]).double()
+    tokens = draw(logits.expand(len(uniform), -1), uniform, Sampling()).tokens
+    probabilities = logits.double().softmax(-1)
+    cumulative = probabilities.cumsum(-1)
+    assert bool((cumulative[tokens] >= uniform - 1e-6).all())
+    assert bool((cumulative[tokens] - probabilities[tokens] <= uniform + 1e-6).all())
+    assert bool((probabilities[tokens] > 0).all())
+    assert set((tokens // BLOCK).tolist()) == {0, 2}
 
 
 @pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])

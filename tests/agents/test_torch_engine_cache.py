@@ -215,13 +215,14 @@ def test_a_long_sample_holds_nothing_back(make_policy: MakePolicy) -> None:
         assert len(calls) < 85  # one after the other they would take 40 + 30 · 4 / 3 passes and more
 
 
-def test_bfloat16(make_policy: MakePolicy) -> None:
+@each_kind
+def test_bfloat16(make_policy: MakePolicy, requests: list[Request]) -> None:
     policy = make_policy("qwen2")
     policy.model.to(torch.bfloat16)
     with torch.inference_mode():
         assert find_layout(policy.model, SamplingLayers(policy.model)) is not None
-    results = TorchEngine(policy.model, policy.tokenizer).generate(REQUESTS, Sampling())
-    for request, generations in zip(REQUESTS, results):
+    results = TorchEngine(policy.model, policy.tokenizer).generate(requests, Sampling())
+    for request, generations in zip(requests, results):
         for g in generations:
             expected = whole_pass(policy.model, request.prompt, g.ids)
             assert (torch.tensor(g.logprobs) - expected.float()).abs().mean() < 0.1
