@@ -6,8 +6,10 @@ Same model, precision and sampling (temperature 1 over the whole vocabulary, no 
 many prompts of 16 tokens, `group16_prompt512` is 16 samples of one prompt of 512 tokens; 64 new tokens each, the time of
 the prompt included. The prompts are new in every repeat, so that nothing of them is there from the last one. `floor` is the
 bare products of a decoding step with all weight matrices, and nothing else; `floor_packed` the same as `TorchEngine` makes
-them: those with the same inputs in one, with packed weights. `seconds_after_sync` is how much longer the first sampling
-with new weights takes, which packs them. vLLM runs in a process of its own, where it may tie threads to cores.
+them: those with the same inputs in one, with packed weights in huge pages. `seconds_after_sync` is how much longer the
+first sampling with new weights takes, which packs them; `seconds_into_huge_pages` is what it takes to move them there,
+which happens once they have been in use for some time, here before the first measurement. vLLM runs in a process of its
+own, where it may tie threads to cores.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 import torch
 import tyro
 from tokengym.agents.engines import Request, Sampling, TorchEngine
-from tokengym.agents.engines.layers import Product
+from tokengym.agents.engines.layers import PASSES, Product
 from tokengym.envs import load_tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -82,8 +84,10 @@ def measure(folder: Path, dtype: str, repeats: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(str(folder))
     tokenizer.end_ids = frozenset()  # every sample has all its tokens, so that all do the same work
     engine = TorchEngine(model, tokenizer)
-    engine.generate([Request([1], [0], 2)], Sampling())
+    engine.generate([Request([1], [0], PASSES)], Sampling())
+    linears, packed = matrices(model)
     found: dict[str, Any] = {"ours": {}, "transformers": {}, "floor": {}, "floor_packed": {}}
+    found["seconds_into_huge_pages"] = seconds_into_huge_pages(packed, model.dtype)
     for case, (prompts, length, samples) in CASES.items():
 
         def ours(repeat: int, prompts: int = prompts, length: int = length, samples: int = samples) -> None:
@@ -109,9 +113,10 @@ def measure(folder: Path, dtype: str, repeats: int) -> dict[str, Any]:
         tokens = prompts * samples * NEW_TOKENS
         found["ours"][case], found["transformers"][case] = (tokens / t for t in best([ours, transformers], repeats))
         rows = prompts * samples
-        bare = [products(model, rows, joined=False), products(model, rows, joined=True)]
+        bare = [products(linears, rows, model.dtype), products(packed, rows, model.dtype)]
         found["floor"][case], found["floor_packed"][case] = (rows / t for t in best(bare, 5))
-        print(dtype, case, {name: round(figures[case], 1) for name, figures in found.items()}, flush=True)
+        rates = {name: round(figures[case], 1) for name, figures in found.items() if isinstance(figures, dict)}
+        print(dtype, case, rates, flush=True)
     if find_spec("vllm") is not None:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             found["vllm"] = process.submit(vllm, folder, dtype, repeats).result()
@@ -138,28 +143,42 @@ def best(runs: Sequence[Callable[[int], None]], repeats: int) -> list[float]:
     return [min(taken) for taken in seconds]
 
 
-@torch.inference_mode()
-def products(model: Any, rows: int, *, joined: bool) -> Callable[[int], None]:
-    """The products of `rows` vectors with all weight matrices, the output layer's among them: each alone, or those with the
-    same inputs together and packed."""
+Matrices = Sequence[tuple[Callable[[torch.Tensor], torch.Tensor], int]]
+"""Products with weight matrices, and the lengths of the vectors that they take."""
+
+
+def matrices(model: Any) -> tuple[Matrices, Sequence[tuple[Product, int]]]:
+    """All of a model, the output layer's among them: each alone, and those with the same inputs together and packed."""
     groups = [(model.lm_head,)]
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         groups += [(attention.q_proj, attention.k_proj, attention.v_proj), (attention.o_proj,)]
         groups += [(mlp.gate_proj, mlp.up_proj), (mlp.down_proj,)]
-    calls: list[tuple[Callable[..., Any], int]] = (
-        [(Product(*group), group[0].in_features) for group in groups]
-        if joined
-        else [(linear, linear.in_features) for group in groups for linear in group]
-    )
-    inputs = {size: torch.randn(rows, size, dtype=model.dtype) for _, size in calls}
+    alone = [(linear, linear.in_features) for group in groups for linear in group]
+    return alone, [(Product(*group), group[0].in_features) for group in groups]
+
+
+@torch.inference_mode()
+def products(matrices: Matrices, rows: int, dtype: torch.dtype) -> Callable[[int], None]:
+    """The products of `rows` vectors with `matrices`."""
+    inputs = {size: torch.randn(rows, size, dtype=dtype) for _, size in matrices}
 
     @torch.inference_mode()
     def run(_: int) -> None:
-        for call, size in calls:
+        for call, size in matrices:
             call(inputs[size])
 
     return run
+
+
+@torch.inference_mode()
+def seconds_into_huge_pages(packed: Sequence[tuple[Product, int]], dtype: torch.dtype) -> float:
+    """What it takes to move all packed weights."""
+    products(packed, 1, dtype)(0)  # which packs them
+    began = time.perf_counter()
+    for product, _ in packed:
+        product.into_huge_pages()
+    return time.perf_counter() - began
 
 
 def parts(engine: TorchEngine) -> dict[str, float]:

@@ -30,55 +30,55 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, *, entropies: bool
     By inversion of the distribution function: the token is the first at which the cumulative probability exceeds the
     uniform number. One number decides one token, which makes a sample a function of its seed, whatever the other rows
     hold. Log-probabilities and entropies are those of the whole distribution at the temperature (at 1 for greedy
-    decoding), from the same exponentials.
+    decoding).
     """
     rows, vocabulary = logits.shape
     if sampling.temperature not in (0.0, 1.0):
         logits = logits.float() / sampling.temperature
-    most = logits.amax(dim=-1, keepdim=True).float()
-    powers = torch.empty(rows, -(-vocabulary // BLOCK) * BLOCK, device=logits.device)
-    powers[:, vocabulary:] = 0.0
-    torch.sub(logits, most, out=powers[:, :vocabulary]).exp_()
-    blocks = powers.view(rows, -1, BLOCK).sum(dim=-1)
-    total = blocks.sum(dim=-1)
+    probs = torch.empty(rows, -(-vocabulary // BLOCK) * BLOCK, device=logits.device)
+    probs[:, vocabulary:] = -torch.inf
+    probs[:, :vocabulary] = logits
+    torch.softmax(probs, dim=-1, out=probs)
 
     uniform = uniform.unsqueeze(-1)
     if sampling.temperature == 0:
         tokens = logits.argmax(dim=-1, keepdim=True)
     elif sampling.top_p < 1 or 0 < sampling.top_k < vocabulary:
-        tokens = _invert_likeliest(powers[:, :vocabulary], uniform, sampling)
+        tokens = _invert_likeliest(probs[:, :vocabulary], uniform, sampling)
     else:
-        tokens = _invert(powers, blocks, uniform)
-    logprobs = (logits.gather(-1, tokens) - most).squeeze(-1) - total.log()
+        tokens = _invert(probs, uniform)
+    logprobs = probs.gather(-1, tokens).log().squeeze(-1)
     tokens = tokens.squeeze(-1)
     if not entropies:
         return Drawn(tokens, logprobs, None)
-    # An impossible token has logit −∞ and adds nothing: below −10⁴ the exponential is 0 as well.
-    weighted = torch.linalg.vecdot(powers[:, :vocabulary], (logits - most).clamp_(min=-1e4))
-    return Drawn(tokens, logprobs, total.log() - weighted / total)
+    # Σ p log p, where 0 log 0 is 0.
+    logs = probs.clamp(min=torch.finfo(probs.dtype).tiny).log_()
+    return Drawn(tokens, logprobs, -torch.linalg.vecdot(probs, logs))
 
 
-def _invert(powers: Tensor, blocks: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens [B, 1] by inversion, first among the blocks' sums [B, V / BLOCK], then in the block alone."""
-    cumulative = blocks.cumsum(dim=-1, dtype=torch.float64)
+def _invert(probs: Tensor, uniform: Tensor) -> Tensor:
+    """Tokens [B, 1] by inversion, first among the sums of blocks of the vocabulary, then in the block alone."""
+    blocks = probs.view(len(probs), -1, BLOCK)
+    sums = blocks.sum(dim=-1)
+    cumulative = sums.cumsum(dim=-1, dtype=torch.float64)
     target = uniform * _below(cumulative)
     block = torch.searchsorted(cumulative, target, right=True)
-    rest = target - (cumulative.gather(-1, block) - blocks.gather(-1, block))
-    rows = torch.arange(len(powers), device=powers.device)
-    inside = powers.view(len(powers), -1, BLOCK)[rows, block.squeeze(-1)].cumsum(dim=-1, dtype=torch.float64)
+    rest = target - (cumulative.gather(-1, block) - sums.gather(-1, block))
+    rows = torch.arange(len(probs), device=probs.device)
+    inside = blocks[rows, block.squeeze(-1)].cumsum(dim=-1, dtype=torch.float64)
     # By rounding, the rest may be outside the block.
     token = torch.searchsorted(inside, rest.clamp_(min=0.0).minimum(_below(inside)), right=True)
     return block * BLOCK + token
 
 
-def _invert_likeliest(powers: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+def _invert_likeliest(probs: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     """Tokens [B, 1] by inversion among the likeliest only, which top-k and top-p leave."""
-    vocabulary = powers.shape[-1]
+    vocabulary = probs.shape[-1]
     k = min(sampling.top_k, vocabulary) or min(NUCLEUS, vocabulary)
-    values, order = powers.topk(k, dim=-1)
-    if not sampling.top_k and bool((values.sum(dim=-1) < sampling.top_p * powers.sum(dim=-1)).any()):
-        values, order = powers.sort(dim=-1, descending=True)
-    whole = (values if sampling.top_k else powers).double().sum(dim=-1, keepdim=True)
+    values, order = probs.topk(k, dim=-1)
+    if not sampling.top_k and bool((values.sum(dim=-1) < sampling.top_p * probs.sum(dim=-1)).any()):
+        values, order = probs.sort(dim=-1, descending=True)
+    whole = (values if sampling.top_k else probs).double().sum(dim=-1, keepdim=True)
     values = values.double()
     # A token is out if those likelier than it have top_p already: the likeliest always stays.
     values = values.masked_fill(values.cumsum(dim=-1) - values >= sampling.top_p * whole, 0.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, TypeGuard
 
 import torch
@@ -24,12 +25,16 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
 from .attention import Scores, attend
+from .huge_pages import into_huge_pages
 
 WEIGHTS = 2**18
 """The fewest of a product that is faster with packed weights: a call with such takes some 10 µs more."""
 
 _MKL = torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+PASSES = 128
+"""After so many with the same weights these move into huge pages: that takes as long as some hundred passes gain by it."""
 
 BACKBONES = (LlamaModel, Qwen2Model, Qwen3Model)
 """The models that `_Backbone` stands in for."""
@@ -61,6 +66,11 @@ class SamplingLayers:
         """Within this context the layers run so."""
         if self._replaced is None:
             self._replaced = list(_replaced(self._model))
+            self._passes = 0
+        self._passes += 1
+        if self._passes == PASSES:
+            for _, own in self._replaced:
+                own.into_huge_pages()
         for module, own in self._replaced:
             vars(module)["forward"] = own  # past `nn.Module.__setattr__`, which takes as long as a product
         try:
@@ -82,6 +92,7 @@ class Product:
 
     Attributes:
         packed: whether the weights are in the order of the processor's kernels.
+        fuses: whether oneDNN does `plus`, and what else follows a product, within it.
     """
 
     def __init__(self, *layers: nn.Linear) -> None:
@@ -89,37 +100,74 @@ class Product:
         dtype = layers[0].weight.dtype
         large = sum(layer.weight.numel() for layer in layers) >= WEIGHTS
         self._by_mkl = large and _MKL and dtype == torch.float32
-        self._by_onednn = large and _ONEDNN and dtype == torch.bfloat16
-        self.packed = self._by_mkl or self._by_onednn
-        self._weight: Tensor | None = None
+        self.fuses = large and _ONEDNN and dtype == torch.bfloat16
+        self.packed = self._by_mkl or self.fuses
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """[..., n] from `x` [..., m], plus `residual` [..., n]."""
-        weight = self._weight
-        if weight is None:
-            weight = self._copy()
-        if self._by_onednn and residual is not None:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, self._bias, "add")
-        if self._by_onednn:
-            y = torch.ops.mkldnn._linear_pointwise.default(x, weight, self._bias, "none", [], "")
-        elif self._by_mkl:
-            y = torch.ops.mkl._mkl_linear.default(x, weight, self._shape, self._bias, x.numel() // x.shape[-1])
-        else:
-            y = linear(x, weight, self._bias)
-        return y if residual is None else y.add_(residual)
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., n] from `x` [..., m]."""
+        if self.fuses:
+            return torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self._bias, "none", [], "")
+        if self._by_mkl:
+            return torch.ops.mkl._mkl_linear.default(x, self._weight, self._shape, self._bias, x.numel() // x.shape[-1])
+        return linear(x, self._weight, self._bias)
 
-    def _copy(self) -> Tensor:
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """It plus `other` [..., n]."""
+        if self.fuses:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, other, self._weight, self._bias, "add")
+        return self(x).add_(other)
+
+    def silu(self, x: Tensor) -> Tensor:
+        """silu of it, where it `fuses`."""
+        return torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self._bias, "swish", [], "")
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """It times `other` [..., n], number by number, where it `fuses`."""
+        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self._weight, self._bias, "mul")
+
+    def into_huge_pages(self) -> None:
+        """Move packed weights that are in use into pages of 2 MB, from which they are read faster."""
+        if self.packed and "_weight" in vars(self):
+            into_huge_pages(torch.ops.mkldnn.data_ptr(self._weight), sum(layer.weight.nbytes for layer in self._layers))
+
+    @cached_property
+    def _weight(self) -> Tensor:
         weight = torch.cat([layer.weight.detach() for layer in self._layers])
-        biases = [layer.bias.detach() for layer in self._layers if layer.bias is not None]
-        self._bias = torch.cat(biases) if biases else None
         # The numbers are rows for which the order is meant. It is right for any, and these are fast for 16 as for 256.
-        if self._by_onednn:
-            weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1024)
-        elif self._by_mkl:
-            self._shape = weight.new_empty(1).expand_as(weight)  # all that is looked at of the weights as they were
-            weight = torch.ops.mkl._mkl_reorder_linear_weight(weight, 128)
-        self._weight = weight
-        return weight
+        if self.fuses:
+            return torch.ops.mkldnn._reorder_linear_weight(weight, 1024)
+        return torch.ops.mkl._mkl_reorder_linear_weight(weight, 128) if self._by_mkl else weight
+
+    @cached_property
+    def _bias(self) -> Tensor | None:
+        biases = [layer.bias.detach() for layer in self._layers if layer.bias is not None]
+        return torch.cat(biases) if biases else None
+
+    @cached_property
+    def _shape(self) -> Tensor:
+        """In place of the weights as they were, of which MKL is told the shape."""
+        rows, size = sum(layer.out_features for layer in self._layers), self._layers[0].in_features
+        return self._layers[0].weight.new_empty(1).expand(rows, size)
+
+
+class _Gated:
+    """silu(x Gᵀ) · (x Uᵀ), the first half of a layer's MLP.
+
+    Attributes:
+        products: what it is made of.
+    """
+
+    def __init__(self, gate: nn.Linear, up: nn.Linear) -> None:
+        self._gate, self._up, self._both = Product(gate), Product(up), Product(gate, up)
+        self._width = gate.out_features
+        self._fuses = self._gate.fuses and self._up.fuses
+        self.products = (self._gate, self._up) if self._fuses else (self._both,)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._fuses:
+            return self._up.times(x, self._gate.silu(x))
+        both = self._both(x)
+        return silu(both[:, : self._width]).mul_(both[:, self._width :])
 
 
 class _RMSNorm:
@@ -155,9 +203,8 @@ class _DecoderLayer:
         attention, mlp = layer.self_attn, layer.mlp
         self._qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj)
         self._out = Product(attention.o_proj)
-        self._gate_up = Product(mlp.gate_proj, mlp.up_proj)
+        self._gated = _Gated(mlp.gate_proj, mlp.up_proj)
         self._down = Product(mlp.down_proj)
-        self._width: int = mlp.gate_proj.out_features
         self._before, self._between = map(_RMSNorm, (layer.input_layernorm, layer.post_attention_layernorm))
         self._size: int = attention.head_dim
         self._heads, self._kv = (p.out_features // self._size for p in (attention.q_proj, attention.k_proj))
@@ -165,6 +212,11 @@ class _DecoderLayer:
         if hasattr(attention, "q_norm"):  # Qwen3
             self._head_norm = _RMSNorm(*[attention.q_norm] * self._heads, *[attention.k_norm] * self._kv)
         self._how = Scores(attention.scaling, getattr(attention, "sliding_window", None), None)
+
+    def into_huge_pages(self) -> None:
+        """`Product.into_huge_pages` of all products."""
+        for product in (self._qkv, self._out, *self._gated.products, self._down):
+            product.into_huge_pages()
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Hidden states [N, d] from hidden states; `cos` and `sin` [N, 1, D] are those of `_rotate`."""
@@ -174,9 +226,8 @@ class _DecoderLayer:
         if self._head_norm is not None:
             qk = self._head_norm(qk)
         _rotate(qk, cos, sin)
-        x = self._out(attend(qk[:, :heads], qk[:, heads:], v, self._how).view(rows, -1), x)
-        gate_up = self._gate_up(self._between(x))
-        return self._down(silu(gate_up[:, : self._width]).mul_(gate_up[:, self._width :]), x)
+        x = self._out.plus(attend(qk[:, :heads], qk[:, heads:], v, self._how).view(rows, -1), x)
+        return self._down.plus(self._gated(self._between(x)), x)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -196,6 +247,11 @@ class _Backbone:
         self._embed, self._rotary = model.embed_tokens, model.rotary_emb
         self._layers = [_DecoderLayer(layer) for layer in model.layers[: model.config.num_hidden_layers]]
         self._norm = _RMSNorm(model.norm)
+
+    def into_huge_pages(self) -> None:
+        """`Product.into_huge_pages` of all layers."""
+        for layer in self._layers:
+            layer.into_huge_pages()
 
     def __call__(self, input_ids: Tensor, position_ids: Tensor, **_: Any) -> BaseModelOutputWithPast:
         x = self._embed(input_ids)

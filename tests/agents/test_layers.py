@@ -9,8 +9,10 @@ import pytest
 import torch
 from tokengym.agents import Policy
 from tokengym.agents.engines import Request, Sampling, TorchEngine, layers
+from tokengym.agents.engines.attention import Scores, running
 from tokengym.agents.engines.layers import WEIGHTS, Product, SamplingLayers
 from torch import Tensor, nn
+from torch.nn.functional import silu
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -68,13 +70,26 @@ def test_products_of_layers_together(
     torch.manual_seed(0)
     for bias in (False, True):
         parts = [nn.Linear(64, n, bias=bias).to(dtype) for n in (20, 33, 7)]
-        x, residual = torch.randn(rows, 64).to(dtype), torch.randn(rows, 60).to(dtype)
+        x, other = torch.randn(rows, 64).to(dtype), torch.randn(rows, 60).to(dtype)
         expected = torch.cat([part(x) for part in parts], dim=-1)
         product = Product(*parts)
         tolerance = 1e-5 if dtype == torch.float32 else 2e-2
         torch.testing.assert_close(product(x), expected, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(product(x, residual), expected + residual, rtol=tolerance, atol=2 * tolerance)
-        torch.testing.assert_close(product(x[None]), expected[None], rtol=tolerance, atol=tolerance)
+        for found, wanted in [(product(x[None]), expected[None]), (product.plus(x, other), expected + other)]:
+            torch.testing.assert_close(found, wanted, rtol=tolerance, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_gated_products(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bias: bool, packed: bool) -> None:
+    monkeypatch.setattr(layers, "WEIGHTS", 1 if packed else 10**9)
+    torch.manual_seed(0)
+    gate, up = (nn.Linear(64, 96, bias=bias).to(dtype) for _ in range(2))
+    x = torch.randn(5, 64).to(dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(layers._Gated(gate, up)(x), silu(gate(x)) * up(x), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -140,6 +155,38 @@ def test_changed_weights_are_taken_after_forget() -> None:
 def _double(module: nn.Module) -> None:
     for p in module.parameters(recurse=False):
         p.mul_(2.0)
+
+
+@pytest.mark.usefixtures("any_size")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["llama", "linear layers"])
+@torch.inference_mode()
+def test_weights_in_use_move_into_huge_pages(monkeypatch: pytest.MonkeyPatch, kind: str, dtype: torch.dtype) -> None:
+    model: Any = linears(dtype) if kind == "linear layers" else build(kind).to(dtype)
+    moved = list[int]()
+    monkeypatch.setattr(layers, "into_huge_pages", lambda address, size: moved.append(size))
+    own = SamplingLayers(model)
+    for _ in range(2):
+        for number in range(layers.PASSES + 1):
+            assert bool(moved) == (number >= layers.PASSES)
+            with own.used():
+                if kind == "linear layers":
+                    model(torch.randn(1, 64, dtype=dtype))
+                elif number == 0:
+                    ids = torch.tensor([[1, 2]])
+                    with running(model, _Values()):
+                        model(input_ids=ids, position_ids=ids - 1, use_cache=False)
+        weights = [m.weight.nbytes for m in model.modules() if isinstance(m, nn.Linear)]
+        assert sum(moved) == sum(weights)
+        own.forget()
+        moved.clear()
+
+
+class _Values:
+    """A pass in which every token sees itself alone."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
+        return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
 
 
 @pytest.mark.usefixtures("any_size")
