@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .huge_pages import empty
+
 Form = tuple[int, int]
 """Heads, and numbers in each, of a layer's keys or values."""
 
@@ -49,7 +51,7 @@ class KeyValues:
         forms = [form for layer in layout.layers for form in layer]
         self.stacks = [
             # Zeros: what is masked has probability 0, and 0 times what memory happened to hold may be no number.
-            torch.zeros(forms.count(f), rows, f[0], width, f[1], dtype=layout.dtype, device=layout.device)
+            empty(forms.count(f), rows, f[0], width, f[1], dtype=layout.dtype, device=layout.device).zero_()
             for f in dict.fromkeys(forms)
         ]
         self.layers = list(self.views())
