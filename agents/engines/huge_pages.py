@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from mmap import PAGESIZE
 
 import torch
 from torch import Tensor
 
 HUGE = 2**21
 
-_PAGE = 4096
 _HUGEPAGE, _COLLAPSE = 14, 25  # MADV_… of mman.h
 
 
@@ -23,7 +23,7 @@ def empty(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`torch.empty`, on the CPU in huge pages as far as nobody has had the memory before."""
     tensor = torch.empty(*shape, dtype=dtype, device=device)
     if device.type == "cpu" and tensor.nbytes >= HUGE:
-        _advise(tensor.data_ptr(), tensor.nbytes, _PAGE, _HUGEPAGE)
+        _advise(tensor.data_ptr(), tensor.nbytes, PAGESIZE, _HUGEPAGE)
     return tensor
 
 
