@@ -35,7 +35,7 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, *, entropies: bool
     rows, vocabulary = logits.shape
     if sampling.temperature not in (0.0, 1.0):
         logits = logits.float() / sampling.temperature
-    probs = torch.empty(rows, -(-vocabulary // BLOCK) * BLOCK, device=logits.device)
+    probs = torch.empty(rows, -(-vocabulary // BLOCK) * BLOCK, dtype=torch.float32, device=logits.device)
     probs[:, vocabulary:] = -torch.inf
     probs[:, :vocabulary] = logits
     torch.softmax(probs, dim=-1, out=probs)

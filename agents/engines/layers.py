@@ -53,6 +53,7 @@ class SamplingLayers:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._replaced: list[tuple[nn.Module, _Backbone | Product]] | None = None
+        self._passes = 0  # with these weights
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._model,)
@@ -60,13 +61,13 @@ class SamplingLayers:
     def forget(self) -> None:
         """The weights have changed."""
         self._replaced = None
+        self._passes = 0
 
     @contextmanager
     def used(self) -> Iterator[None]:
         """Within this context the layers run so."""
         if self._replaced is None:
             self._replaced = list(_replaced(self._model))
-            self._passes = 0
         self._passes += 1
         if self._passes == PASSES:
             for _, own in self._replaced:

@@ -79,12 +79,12 @@ def test_products_of_layers_together(
             torch.testing.assert_close(found, wanted, rtol=tolerance, atol=2 * tolerance)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("least", [1, 64 * 100, 10**9], ids=["each packed", "both packed in one", "not packed"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_gated_products(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bias: bool, packed: bool) -> None:
-    monkeypatch.setattr(layers, "WEIGHTS", 1 if packed else 10**9)
+def test_gated_products(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bias: bool, least: int) -> None:
+    monkeypatch.setattr(layers, "WEIGHTS", least)
     torch.manual_seed(0)
     gate, up = (nn.Linear(64, 96, bias=bias).to(dtype) for _ in range(2))
     x = torch.randn(5, 64).to(dtype)
@@ -180,6 +180,19 @@ def test_weights_in_use_move_into_huge_pages(monkeypatch: pytest.MonkeyPatch, ki
         assert sum(moved) == sum(weights)
         own.forget()
         moved.clear()
+
+
+@pytest.mark.usefixtures("any_size")
+def test_weights_that_nobody_uses_are_not_packed_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = list[int]()
+    monkeypatch.setattr(layers, "into_huge_pages", lambda address, size: moved.append(size))
+    product = Product(nn.Linear(64, 64))
+    product.into_huge_pages()
+    assert not moved
+    with torch.inference_mode():
+        product(torch.zeros(1, 64))
+    product.into_huge_pages()
+    assert moved == [64 * 64 * 4]
 
 
 class _Values:
