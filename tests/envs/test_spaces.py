@@ -66,7 +66,8 @@ class EchoDict(Echo):
     """The same with a number beside each text, in observations and actions."""
 
     def __init__(self):
-        self.observation_space = Dict(text=TextSpace(20), length=Box(0, 20, (1,), np.int64))
+        # One character more than an action: the number is a digit behind the text.
+        self.observation_space = Dict(text=TextSpace(21), length=Box(0, 21, (1,), np.int64))
         self.action_space = Tuple((TextSpace(20), Discrete(5)))
 
     def _observation(self, text):
